@@ -1,0 +1,309 @@
+"""The message on the topic: what a producer may send, and what it becomes.
+
+Two shapes are accepted: our own JSON object (`schema_version` 1), and the event notifications
+that S3-compatible object stores publish to Kafka. A message is taken whole or rejected whole.
+Whatever is in it is hostile until it has passed here: the result holds only what was checked.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote_plus, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from schemas.ids import default_video_id, video_key
+from schemas.reasons import RejectedMessageReason as Reason
+
+MAX_MESSAGE_BYTES = 1_048_576
+"""Kafka's own default limit of a message; a topic that allows more still gets it rejected."""
+MAX_URI_CHARS = 4096
+MAX_ID_CHARS = 512
+MAX_ATTRIBUTES = 64
+MAX_ATTRIBUTE_CHARS = 4096
+URI_SCHEMES = ("file", "s3", "https", "http")
+"""Schemes that mean something to us; which of them are fetched is a setting."""
+
+_S3_CREATED_PREFIXES = ("ObjectCreated:", "s3:ObjectCreated:")
+
+
+class MessageRejected(Exception):
+    """A message that is not a valid reference; ``reason`` is from the closed list."""
+
+    def __init__(self, reason: Reason, error: str) -> None:
+        super().__init__(f"{reason}: {error}")
+        self.reason = reason
+        self.error = error
+
+
+def _no_control_characters(value: str) -> str:
+    """Refuse what would break a log line, a terminal or a C string; also lone surrogates."""
+    for position, char in enumerate(value):
+        if char < " " or char == "\x7f" or "\ud800" <= char <= "\udfff":
+            raise ValueError(f"character U+{ord(char):04X} at {position} is not allowed")
+    return value
+
+
+class UploadMessage(BaseModel):
+    """Our own message, version 1. Unknown keys are refused: a typo would lose what it meant."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    schema_version: Literal[1]
+    uri: Annotated[str, Field(max_length=MAX_URI_CHARS)]
+    video_id: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    etag: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    source: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    uploaded_at: Annotated[datetime, Field(strict=False)] | None = None
+    attributes: dict[str, str] | None = None
+
+    @field_validator("uri", "video_id", "etag", "source")
+    @classmethod
+    def _printable(cls, value: str | None) -> str | None:
+        return None if value is None else _no_control_characters(value)
+
+    @field_validator("uploaded_at", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        if value is not None and not isinstance(value, str | datetime):
+            raise ValueError("should be an ISO 8601 time, like 2026-01-31T12:00:00Z")
+        return value
+
+    @field_validator("uploaded_at")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("has no time zone: write it like 2026-01-31T12:00:00Z")
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("is out of range") from None
+
+    @field_validator("attributes")
+    @classmethod
+    def _small(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value is None:
+            return None
+        if len(value) > MAX_ATTRIBUTES:
+            raise ValueError(f"has {len(value)} entries, and at most {MAX_ATTRIBUTES} are allowed")
+        for key, text in value.items():
+            _no_control_characters(key)
+            if len(key) > MAX_ID_CHARS or len(text) > MAX_ATTRIBUTE_CHARS:
+                raise ValueError(f"entry {key[:40]!r} is too long")
+            # Line breaks are fine in a description; what cannot be stored as UTF-8 is not.
+            text.encode("utf-8")
+        return value
+
+
+class VideoReference(BaseModel):
+    """One video that a message named, checked, with its key."""
+
+    model_config = ConfigDict(frozen=True)
+
+    video_key: str
+    video_id: str
+    uri: str
+    etag: str | None = None
+    source: str | None = None
+    uploaded_at: datetime | None = None
+    attributes: dict[str, str] | None = None
+    record_index: int = 0
+
+
+def parse_message(payload: bytes | None) -> list[VideoReference]:
+    """The references in one Kafka record's value, at least one; `MessageRejected` otherwise."""
+    document = _decode(payload)
+    if "Records" in document or "Event" in document or "EventName" in document:
+        return _from_s3_event(document)
+    if "schema_version" not in document:
+        raise MessageRejected(
+            Reason.UNKNOWN_SCHEMA_VERSION, 'schema_version is missing; add "schema_version": 1'
+        )
+    version = document["schema_version"]
+    if version != 1 or isinstance(version, bool) or not isinstance(version, int):
+        raise MessageRejected(
+            Reason.UNKNOWN_SCHEMA_VERSION,
+            f"schema_version is {_short(version)}, and this version reads 1",
+        )
+    uri = document.get("uri")
+    if uri is None:
+        raise MessageRejected(Reason.MISSING_URI, "uri is missing")
+    if isinstance(uri, str) and not uri.strip():
+        raise MessageRejected(Reason.MISSING_URI, "uri is empty")
+    try:
+        message = UploadMessage.model_validate(document)
+    except ValidationError as error:
+        raise MessageRejected(Reason.INVALID_FIELD, _first_problem(error)) from None
+    except UnicodeEncodeError:
+        raise MessageRejected(Reason.INVALID_FIELD, "attributes hold a lone surrogate") from None
+    return [_reference(message, index=0)]
+
+
+def render_message(
+    uri: str,
+    *,
+    video_id: str | None = None,
+    etag: str | None = None,
+    source: str | None = None,
+    uploaded_at: datetime | None = None,
+    attributes: dict[str, str] | None = None,
+) -> bytes:
+    """The bytes to send for a reference; `MessageRejected` if our own reader would refuse them."""
+    document: dict[str, Any] = {"schema_version": 1, "uri": uri}
+    optional: dict[str, Any] = {
+        "video_id": video_id,
+        "etag": etag,
+        "source": source,
+        "uploaded_at": uploaded_at.isoformat() if uploaded_at else None,
+        "attributes": attributes,
+    }
+    document.update({key: value for key, value in optional.items() if value is not None})
+    payload = json.dumps(document, ensure_ascii=False).encode("utf-8", errors="surrogatepass")
+    parse_message(payload)
+    return payload
+
+
+def _decode(payload: bytes | None) -> dict[str, Any]:
+    if payload is None or not payload.strip():
+        raise MessageRejected(Reason.EMPTY_MESSAGE, "the message is empty")
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise MessageRejected(
+            Reason.MESSAGE_TOO_LARGE,
+            f"the message has {len(payload)} bytes, and at most {MAX_MESSAGE_BYTES} are allowed",
+        )
+    try:
+        # A byte order mark is not part of JSON, but some producers' libraries write one.
+        text = payload.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MessageRejected(
+            Reason.NOT_UTF8, f"byte {payload[error.start]:#04x} at {error.start} is not UTF-8"
+        ) from None
+    try:
+        document = json.loads(
+            text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant
+        )
+    except MessageRejected:
+        raise
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise MessageRejected(Reason.NOT_JSON, f"not JSON: {problem}") from None
+    if not isinstance(document, dict):
+        raise MessageRejected(
+            Reason.NOT_AN_OBJECT, f"a JSON object was expected, and this is {_short(document)}"
+        )
+    return document
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MessageRejected(Reason.INVALID_FIELD, f"key {twice[:80]!r} is there twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise MessageRejected(Reason.NOT_JSON, f"{name} is not JSON")
+
+
+def _from_s3_event(document: dict[str, Any]) -> list[VideoReference]:
+    """S3 event notifications: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html"""
+    records = document.get("Records")
+    if not isinstance(records, list) or not records:
+        raise MessageRejected(
+            Reason.NOT_AN_UPLOAD_EVENT,
+            f"an S3 event without records: {_short(document.get('Event', records))}",
+        )
+    return [_from_s3_record(record, index) for index, record in enumerate(records)]
+
+
+def _from_s3_record(record: object, index: int) -> VideoReference:
+    where = f"Records[{index}]"
+    if not isinstance(record, dict):
+        raise MessageRejected(Reason.INVALID_FIELD, f"{where} is not an object")
+    event = record.get("eventName")
+    if not isinstance(event, str) or not event.startswith(_S3_CREATED_PREFIXES):
+        raise MessageRejected(
+            Reason.NOT_AN_UPLOAD_EVENT, f"{where}.eventName is {_short(event)}: nothing was created"
+        )
+    try:
+        bucket, entry = record["s3"]["bucket"]["name"], record["s3"]["object"]
+        key, etag, version = entry["key"], entry.get("eTag"), entry.get("versionId")
+    except (KeyError, TypeError, AttributeError):
+        raise MessageRejected(
+            Reason.INVALID_FIELD, f"{where}.s3.bucket.name or s3.object.key is missing"
+        ) from None
+    if not isinstance(bucket, str) or not isinstance(key, str) or not bucket or not key:
+        raise MessageRejected(Reason.MISSING_URI, f"{where} has an empty bucket or key")
+    # Keys come form-encoded (a space as '+'); a URI wants them percent-encoded.
+    uri = f"s3://{bucket}/{quote(unquote_plus(key))}"
+    try:
+        message = UploadMessage.model_validate(
+            {
+                "schema_version": 1,
+                "uri": uri,
+                # Stores without versions send "null" or nothing.
+                "etag": version if version and version != "null" else etag or None,
+                "source": record.get("eventSource"),
+                "uploaded_at": record.get("eventTime"),
+            }
+        )
+    except ValidationError as error:
+        raise MessageRejected(Reason.INVALID_FIELD, f"{where}: {_first_problem(error)}") from None
+    return _reference(message, index)
+
+
+def _reference(message: UploadMessage, index: int) -> VideoReference:
+    _check_uri(message.uri)
+    video_id = message.video_id or default_video_id(message.uri)
+    return VideoReference(
+        video_key=video_key(video_id, message.uri, message.etag),
+        video_id=video_id,
+        uri=message.uri,
+        etag=message.etag,
+        source=message.source,
+        uploaded_at=message.uploaded_at,
+        attributes=message.attributes,
+        record_index=index,
+    )
+
+
+def _check_uri(uri: str) -> None:
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        raise MessageRejected(Reason.INVALID_URI, f"uri cannot be read: {error}") from None
+    if parts.scheme not in URI_SCHEMES:
+        raise MessageRejected(
+            Reason.INVALID_URI,
+            f"uri has the scheme {parts.scheme or 'none'}, and one of "
+            f"{', '.join(URI_SCHEMES)} was expected",
+        )
+    if parts.username is not None or parts.password is not None:
+        raise MessageRejected(Reason.INVALID_URI, "uri carries credentials; they belong elsewhere")
+    if parts.scheme == "file" and (
+        parts.netloc not in ("", "localhost") or parts.path in ("", "/")
+    ):
+        raise MessageRejected(Reason.INVALID_URI, "a file uri looks like file:///folder/name.mp4")
+    if parts.scheme != "file" and (not parts.hostname or parts.path in ("", "/")):
+        raise MessageRejected(Reason.INVALID_URI, "uri names no object: host or path is missing")
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part)[:80] for part in first["loc"]) or "message"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(UploadMessage.model_fields)
+        return f"unknown key {where!r}; known ones are {known}"
+    return f"{where}: {first['msg']}"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."

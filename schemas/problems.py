@@ -1,0 +1,60 @@
+"""Errors in a file that a person wrote: what is wrong, where, and the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+class ConfigError(Exception):
+    """A recipe, settings file or variable that cannot be used; the text is for the person."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'x'?)"`` or, if nothing is near, the known names."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known ones: {', '.join(names)}" if names else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> ConfigError:
+    """A pydantic error as a `ConfigError`: one line a problem, each with its dotted place."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        loc = [part for part in problem["loc"] if not _is_union_tag(part)]
+        place = ".".join(str(part) for part in loc)
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(model, loc[:-1])
+            lines.append(f"{where}: unknown key {place!r}{nearest(str(loc[-1]), known)}")
+        else:
+            got = problem.get("input")
+            shown = "" if isinstance(got, dict | list) or got is None else f" (got {got!r})"
+            lines.append(f"{where}: {place}: {problem['msg']}{shown}")
+    return ConfigError("\n".join(lines))
+
+
+def _is_union_tag(part: object) -> bool:
+    return isinstance(part, str) and "[" in part
+
+
+def _fields_at(model: type[BaseModel], loc: list[Any]) -> list[str]:
+    """Names that may stand at a place in nested models, aliases included."""
+    current: type[BaseModel] | None = model
+    for part in loc:
+        if current is None:
+            return []
+        info = current.model_fields.get(str(part))
+        annotation = info.annotation if info else None
+        current = (
+            annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            else None
+        )
+    if current is None:
+        return []
+    return [info.alias or name for name, info in current.model_fields.items()]

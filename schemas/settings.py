@@ -1,0 +1,317 @@
+"""Settings of a deployment: one YAML file, then ``CLIPLAKE__SECTION__KEY`` variables over it.
+
+A recipe says *what* is made of a video; the settings say *where* it runs and how much it may
+take. Secrets are read from the environment or from files named here, never from this file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from schemas.problems import ConfigError, explain, nearest
+
+DEFAULT_FILE = "cliplake.yaml"
+FILE_VARIABLE = "CLIPLAKE_SETTINGS"
+ENV_PREFIX = "CLIPLAKE__"
+
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Section):
+    """The topic, and the client by the Java client's own dotted names (``security.protocol`` …)."""
+
+    topic: str = "video-uploads"
+    partitions: Annotated[int, Field(ge=1)] = 2
+    """Partitions of the topic if ``up`` has to create it."""
+    group_id: str = "cliplake-arrivals"
+    client: dict[str, str] = {"bootstrap.servers": "127.0.0.1:9092"}
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.client["bootstrap.servers"]
+
+    @field_validator("client")
+    @classmethod
+    def _has_servers(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value.get("bootstrap.servers"):
+            raise ValueError("bootstrap.servers is missing: host:port of a broker")
+        return value
+
+
+class CatalogSettings(_Section):
+    """The lake: Paimon catalog options by their own names, passed through."""
+
+    database: str = "cliplake"
+    options: dict[str, str] = {}
+    """``warehouse``, ``metastore``, ``uri``, ``s3.endpoint`` …; by default one on this disk."""
+
+
+class FlinkSettings(_Section):
+    """The Flink cluster and the two jobs."""
+
+    rest_address: str = "127.0.0.1"
+    rest_port: Port = 8081
+    parallelism: Annotated[int, Field(ge=1)] = 2
+    task_slots: Annotated[int, Field(ge=1)] = 6
+    """Slots of the TaskManager that ``up`` starts; both jobs share them."""
+    checkpoint_interval_s: Seconds = 3.0
+    checkpoint_dir: str = ""
+    """URI of a folder all Flink processes reach; by default under ``local.state_dir``."""
+    repeat_memory_days: Annotated[float, Field(gt=0)] = 30.0
+    """A reference is a repeat if its video was last named within this time."""
+    python: str = ""
+    """Interpreter of the ``flink`` environment, here and on the TaskManagers."""
+    jars: str = ""
+    """Folder with the connector jars."""
+    options: dict[str, str] = {}
+    """Further Flink options by their own names."""
+
+
+class FetchSettings(_Section):
+    """What may be read, from where, and how much; everything else is refused."""
+
+    file_roots: tuple[str, ...] = ()
+    """Folders under which ``file:`` URIs may point, after symbolic links are resolved."""
+    https_hosts: tuple[str, ...] = ()
+    """Hosts of ``https:`` URIs; ``*.example.org`` takes in its subdomains."""
+    allow_http: bool = False
+    """Whether ``http:`` is let through for the same hosts."""
+    allow_private_addresses: bool = False
+    """Whether those hosts may resolve to private, loopback or link-local addresses."""
+    s3_buckets: tuple[str, ...] = ()
+    s3_endpoint: str = ""
+    """Endpoint of an S3-compatible store; empty for AWS's."""
+    max_bytes: Annotated[int, Field(gt=0)] = 20 * 2**30
+    connect_timeout_s: Seconds = 10.0
+    read_timeout_s: Seconds = 30.0
+    deadline_s: Seconds = 600.0
+    """Total time for one object, all attempts together."""
+    attempts: Annotated[int, Field(ge=1)] = 3
+    scratch_dir: str = ""
+    """Folder for fetched bytes; by default under ``local.state_dir``."""
+
+
+class DecodeSettings(_Section):
+    """Limits of the child processes in which libav runs."""
+
+    segment_s: Seconds = 60.0
+    """Length of video that one element of the split decodes."""
+    memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = 2 * 2**30
+    max_pixels: Annotated[int, Field(gt=0)] = 8192 * 8192
+    deadline_base_s: Seconds = 20.0
+    deadline_per_video_second_s: Seconds = 2.0
+    """A task may take base + this x seconds of video before its process is killed."""
+
+
+class PoolSettings(_Section):
+    """The Ray pool and the driver that feeds it."""
+
+    ray_address: str = ""
+    """``host:port`` of a Ray cluster; empty: the one that ``up`` starts."""
+    actors: Annotated[int, Field(ge=1)] = 1
+    cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
+    micro_batch_clips: Annotated[int, Field(ge=1)] = 32
+    calls_in_flight: Annotated[int, Field(ge=1)] = 2
+    """Micro-batches handed out and not yet finished, an actor."""
+    plan_rows: Annotated[int, Field(ge=1)] = 20_000
+    """Most clips read ahead of what is dispatched."""
+    poll_interval_s: Seconds = 0.3
+    commit_interval_s: Seconds = 1.0
+    attempts: Annotated[int, Field(ge=1)] = 2
+    actor_start_timeout_s: Seconds = 120.0
+    drain_timeout_s: Seconds = 30.0
+
+
+class MetricsSettings(_Section):
+    """The Prometheus page of the pool's driver; port 0 switches it off."""
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+
+
+class ModelSettings(_Section):
+    """Where model files are; Hugging Face's own variables are honoured beside it."""
+
+    dir: str = ""
+    """Folder of model files; by default ``.cache/models`` of the checkout (``make setup``)."""
+
+
+class LocalSettings(_Section):
+    """What ``cliplake up`` starts on this machine, and where it keeps it."""
+
+    state_dir: str = ".cliplake"
+    start_kafka: bool = True
+    start_flink: bool = True
+    start_ray: bool = True
+    start_pool: bool = True
+    kafka_port: Port = 9092
+    kafka_controller_port: Port = 9093
+    ray_port: Port = 6399
+    ray_dashboard: bool = False
+    flink_jobmanager_rpc_port: Port = 6123
+    max_restarts: Annotated[int, Field(ge=0)] = 5
+    """Restarts of one process within ten minutes before ``up`` gives up on it."""
+
+
+class Settings(BaseSettings):
+    """All settings. Build it with `load_settings`, which explains what is wrong in a file."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    recipe: str = "recipes/laptop.yaml"
+    kafka: KafkaSettings = KafkaSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    flink: FlinkSettings = FlinkSettings()
+    fetch: FetchSettings = FetchSettings()
+    decode: DecodeSettings = DecodeSettings()
+    pool: PoolSettings = PoolSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    models: ModelSettings = ModelSettings()
+    local: LocalSettings = LocalSettings()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        environment = EnvSettingsSource(
+            settings_cls, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False
+        )
+        # A variable wins over the file: the file is given as the initial values.
+        return environment, init_settings
+
+    # Derived places: one rule each, so that no two parts disagree about where a thing is.
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder of everything that ``up`` keeps on this machine, absolute."""
+        return Path(self.local.state_dir).expanduser().resolve()
+
+    @property
+    def catalog_options(self) -> dict[str, str]:
+        """Options for a Paimon catalog, the default warehouse filled in."""
+        options = dict(self.catalog.options)
+        if "warehouse" not in options:
+            options["warehouse"] = (self.state_dir / "lake").as_uri()
+        return options
+
+    @property
+    def checkpoint_dir(self) -> str:
+        """URI of the folder that holds one folder of checkpoints a job."""
+        return self.flink.checkpoint_dir or (self.state_dir / "checkpoints").as_uri()
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Folder for fetched bytes and temporary files, absolute."""
+        if self.fetch.scratch_dir:
+            return Path(self.fetch.scratch_dir).expanduser().resolve()
+        return self.state_dir / "scratch"
+
+    @property
+    def model_dir(self) -> Path:
+        """Folder of model files, absolute."""
+        if self.models.dir:
+            return Path(self.models.dir).expanduser().resolve()
+        return CHECKOUT / ".cache" / "models"
+
+    @property
+    def flink_python(self) -> Path:
+        """Interpreter of the ``flink`` environment, absolute."""
+        return Path(self.flink.python) if self.flink.python else CHECKOUT / ".venv-flink/bin/python"
+
+    @property
+    def flink_jars(self) -> Path:
+        """Folder with the connector jars of the Flink jobs, absolute."""
+        return Path(self.flink.jars) if self.flink.jars else CHECKOUT / ".cache" / "jars" / "flink"
+
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""The folder this application runs from: a checkout or the image's copy of one."""
+
+
+def load_settings(path: str | Path | None = None, **overrides: Any) -> Settings:
+    """Settings from a YAML file and the environment; `ConfigError` says what is wrong and where.
+
+    Without ``path``: the file named by ``CLIPLAKE_SETTINGS``, else ``cliplake.yaml`` in the
+    working folder if it is there, else the defaults. ``overrides`` are sections as dicts, and
+    win over the file but not over the environment.
+    """
+    found = _find_file(path)
+    values: dict[str, Any] = _read_yaml(found) if found else {}
+    for section, section_values in overrides.items():
+        if isinstance(section_values, dict):
+            values[section] = {**(values.get(section) or {}), **section_values}
+        else:
+            values[section] = section_values
+    where = str(found) if found else "settings"
+    _check_environment()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise explain(error, Settings, f"{where} or a {ENV_PREFIX}* variable") from None
+
+
+def _find_file(path: str | Path | None) -> Path | None:
+    named = path or os.environ.get(FILE_VARIABLE)
+    if named:
+        file = Path(named).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"settings file {file} is not there")
+        return file
+    default = Path(DEFAULT_FILE)
+    return default if default.is_file() else None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"settings file {file} cannot be read: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings file {file} should hold sections, and holds {type(values)}")
+    return values
+
+
+def _check_environment() -> None:
+    """Refuse ``CLIPLAKE__`` variables that set nothing: a typo would be silent otherwise."""
+    for name in os.environ:
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        first, *rest = name[len(ENV_PREFIX) :].lower().split("__")
+        info = Settings.model_fields.get(first)
+        if info is None:
+            raise ConfigError(
+                f"variable {name}: unknown section {first!r}"
+                + nearest(first, Settings.model_fields)
+            )
+        annotation = info.annotation
+        if not (rest and isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            continue
+        if rest[0] not in annotation.model_fields:
+            raise ConfigError(
+                f"variable {name}: unknown key {rest[0]!r} in {first}"
+                + nearest(rest[0], annotation.model_fields)
+            )
