@@ -6,6 +6,7 @@ take. Secrets are read from the environment or from files named here, never from
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -270,6 +271,37 @@ def load_settings(path: str | Path | None = None, **overrides: Any) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise explain(error, Settings, f"{where} or a {ENV_PREFIX}* variable") from None
+
+
+def dump_settings(settings: Settings) -> str:
+    """Settings as JSON, for a process that must have exactly these: see `load_settings_json`."""
+    return settings.model_dump_json()
+
+
+def load_settings_json(path: str | Path) -> Settings:
+    """Settings as `dump_settings` wrote them; neither a YAML file nor a variable changes them."""
+    file = Path(path)
+    try:
+        return _Exactly(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, ValidationError):
+            raise explain(error, Settings, str(file)) from None
+        raise ConfigError(f"settings file {file} cannot be read: {error}") from None
+
+
+class _Exactly(Settings):
+    """Settings without the environment: the parent process has already applied it."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 def _find_file(path: str | Path | None) -> Path | None:
