@@ -1,0 +1,41 @@
+"""Why the driver stops: one line for the person, and an exit code for whoever watches it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PoolError(Exception):
+    """The driver cannot go on. ``exit_code`` is what its process should end with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SourceLost(PoolError):
+    """The stored position in ``clips`` leads nowhere: going on would lose or stall silently."""
+
+    exit_code = 3
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}; run `cliplake process --rescan` to read the current table and go on "
+            "from there: clips that have their row already are left alone"
+        )
+
+
+class AlreadyRunning(PoolError):
+    """Another driver writes to the same lake."""
+
+    exit_code = 4
+
+
+class CommitFailed(PoolError):
+    """The lake refused a commit again and again; nothing was lost, and a restart goes on."""
+
+    exit_code = 5
+
+
+class PoolUnavailable(PoolError):
+    """Ray cannot be reached, or its actors do not start."""
+
+    exit_code = 6
