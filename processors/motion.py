@@ -1,0 +1,143 @@
+"""Motion score by Farneback's dense optical flow, with DataJuicer's sampling and arithmetic.
+
+Follows ``video_motion_score_filter`` of DataJuicer 1.6.1: the mean over frame pairs of the mean
+length of the flow vectors, in pixels. It runs where the frames are decoded, frame by frame. One
+thing differs on purpose: with ``size`` or ``max_size`` DataJuicer hands OpenCV height and width
+in the wrong order and so distorts the picture; here its shape is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from processors.frames import to_luma
+from schemas.recipe import MotionScoreFilter
+
+MODEL_NAME = "farneback"
+NO_PAIR_SCORE = -1.0
+"""Score of a clip with fewer than two frames, as DataJuicer gives it: below any threshold."""
+
+
+@dataclass(frozen=True)
+class MotionParameters:
+    """The parameters of the operator that its score depends on."""
+
+    sampling_fps: float = 2.0
+    size: int | None = None
+    max_size: int | None = None
+    divisible: int = 1
+    relative: bool = False
+
+    @classmethod
+    def of(cls, operator: MotionScoreFilter) -> MotionParameters:
+        return cls(
+            sampling_fps=operator.sampling_fps,
+            size=operator.size,
+            max_size=operator.max_size,
+            divisible=operator.divisible,
+            relative=operator.relative,
+        )
+
+
+def motion_revision() -> str:
+    """What the score's last digits depend on: the version of OpenCV."""
+    return f"opencv-{cv2.__version__}"
+
+
+def sampling_step(fps: float, sampling_fps: float) -> int:
+    """Frames from one measured frame to the next; 1 where the rate is unknown."""
+    if not fps > 0:
+        return 1
+    return max(round(fps / min(sampling_fps, fps)), 1)
+
+
+def resized(
+    height: int, width: int, size: int | None, max_size: int | None, divisible: int
+) -> tuple[int, int]:
+    """Height and width after resizing: DataJuicer's ``calculate_resized_dimensions``."""
+    short, long = sorted((height, width))
+    new_short, new_long = short, long
+    if size is not None:
+        new_short, new_long = size, int(size * long / short)
+    if max_size is not None and new_long > max_size:
+        new_short, new_long = int(new_short * max_size / new_long), max_size
+    first, second = (new_short, new_long) if width >= height else (new_long, new_short)
+    # Never nothing: a very long picture would otherwise have no pixels left.
+    return (
+        max(first // divisible * divisible, divisible),
+        max(second // divisible * divisible, divisible),
+    )
+
+
+class MotionMeter:
+    """Measures one clip's motion while its frames pass by.
+
+    DataJuicer's reader takes frames 0, 1, step, 2·step, …: it moves on by the step only after a
+    pair is complete. A clip shorter than the step takes 0, 1 and its last frame. With a step of
+    one, frame 1 is read twice. All of that is kept, since the score depends on it.
+    """
+
+    def __init__(self, parameters: MotionParameters, fps: float) -> None:
+        self._parameters = parameters
+        self._step = sampling_step(fps, parameters.sampling_fps)
+        self._previous: NDArray[np.uint8] | None = None
+        self._scores: list[float] = []
+        self._stepped = False
+
+    def wants(self, index: int) -> bool:
+        """Whether `add` needs frame ``index`` of the clip, counted from 0."""
+        return index <= 1 or index % self._step == 0
+
+    def add(self, index: int, bgr: NDArray[np.uint8]) -> None:
+        """Take in frame ``index``, uint8 ``[h, w, 3]``, of those that `wants` named, in order."""
+        luma = self._luma(bgr)
+        self._pair(luma)
+        if index > 0 and index % self._step == 0:
+            self._stepped = True
+            if index == 1:
+                self._pair(luma)
+
+    def score(self, last_index: int, last_frame: Callable[[], NDArray[np.uint8]]) -> float:
+        """The clip's score; ``last_frame`` is called only if the clip is shorter than a step."""
+        if last_index >= 1 and not self._stepped:
+            self._pair(self._luma(last_frame()))
+        return float(np.mean(self._scores)) if self._scores else NO_PAIR_SCORE
+
+    def _luma(self, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = bgr.shape[:2]
+        if self._previous is None:
+            p = self._parameters
+            wanted = resized(height, width, p.size, p.max_size, p.divisible)
+        else:
+            # A stream may change its size half-way; flow needs two pictures of one size.
+            wanted = (self._previous.shape[0], self._previous.shape[1])
+        if wanted != (height, width):
+            bgr = cv2.resize(bgr, (wanted[1], wanted[0]), interpolation=cv2.INTER_AREA)
+        return to_luma(bgr)
+
+    def _pair(self, luma: NDArray[np.uint8]) -> None:
+        previous, self._previous = self._previous, luma
+        if previous is None:
+            return
+        flow = cv2.calcOpticalFlowFarneback(
+            previous,
+            luma,
+            None,
+            pyr_scale=0.5,
+            levels=3,
+            winsize=15,
+            iterations=3,
+            poly_n=5,
+            poly_sigma=1.2,
+            flags=0,
+        )
+        magnitude, _ = cv2.cartToPolar(flow[..., 0], flow[..., 1])
+        mean = float(np.mean(magnitude))
+        if self._parameters.relative:
+            mean /= float(np.hypot(*luma.shape[:2]))
+        self._scores.append(mean)

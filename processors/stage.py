@@ -1,0 +1,127 @@
+"""The shape of a stage: a batch of samples in, a batch of samples out.
+
+A stage knows no Kafka, Flink, Ray or Paimon, and no file: whoever hosts it gives it samples
+(plain dicts) that hold what `Stage.inputs` names, and stores what it returns. Decoding is no
+stage: it happens once for all of them (`processors.clip_decoder`).
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from processors.frames import FrameRequest
+
+Sample = dict[str, Any]
+"""One clip on its way through the stages, by column."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one copy of a stage occupies."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model gave a score; written beside it."""
+
+    name: str
+    revision: str
+    """A commit of its repository, or the SHA-256 of its file."""
+
+
+class Stage(ABC):
+    """One step over clips. Subclasses say ``name`` and, if they differ, the other class values.
+
+    A wrong definition raises `TypeError` where the class is defined, not when the first batch
+    arrives.
+    """
+
+    name: ClassVar[str]
+    """In lower case with underscores: a metric label and a part of column names."""
+    resources: ClassVar[Resources] = Resources()
+    batch_size: ClassVar[int] = 1
+    """Items (clips, or frames where the stage looks at frames) that it takes at once best."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        abstract = [
+            method
+            for method in ("inputs", "outputs", "process")
+            if getattr(getattr(cls, method), "__isabstractmethod__", False)
+        ]
+        if abstract and "name" not in cls.__dict__:
+            return  # An intermediate class, to be completed further down.
+        _check_definition(cls, abstract)
+
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that a sample must have."""
+
+    @abstractmethod
+    def outputs(self) -> tuple[str, ...]:
+        """The columns that `process` gives for each sample."""
+
+    def frames(self) -> FrameRequest | None:
+        """The frames it wants decoded; None if it looks at none."""
+        return None
+
+    def setup(self) -> None:  # noqa: B027 - most stages need none
+        """Load what it needs, once in the process that runs it; `StageStartError` if it can't."""
+
+    def ping(self) -> None:  # noqa: B027 - most stages cannot break
+        """Raise if the stage itself is broken; asked before a clip is blamed for a failure."""
+
+    @property
+    def model(self) -> ModelIdentity | None:
+        """The model behind the scores, known after `setup`; None if there is none."""
+        return None
+
+    @abstractmethod
+    def process(self, batch: Sequence[Sample]) -> list[Sample]:
+        """The outputs of each sample, in order. Any exception means that none was processed."""
+
+    def run(self, batch: Sequence[Sample]) -> list[Sample]:
+        """`process`, with both sides of its promise checked."""
+        for sample in batch:
+            missing = [column for column in self.inputs() if column not in sample]
+            if missing:
+                raise ValueError(f"stage {self.name}: a sample lacks {', '.join(missing)}")
+        results = self.process(batch)
+        if len(results) != len(batch):
+            raise ValueError(
+                f"stage {self.name}: {len(batch)} samples in, {len(results)} out; "
+                "process returns one result a sample, in order"
+            )
+        for result in results:
+            missing = [column for column in self.outputs() if column not in result]
+            if missing:
+                raise ValueError(f"stage {self.name}: a result lacks {', '.join(missing)}")
+        return results
+
+
+def _check_definition(cls: type[Stage], abstract: list[str]) -> None:
+    where = f"stage {cls.__module__}.{cls.__qualname__}"
+    if abstract:
+        raise TypeError(f"{where}: define {', '.join(abstract)}")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise TypeError(
+            f"{where}: name is {name!r}; give it a class value like name = 'face_blur' "
+            "(lower case letters, digits and underscores)"
+        )
+    size = cls.batch_size
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise TypeError(f"{where}: batch_size is {size!r}, and should be an integer from 1 on")
+    if not isinstance(cls.resources, Resources):
+        raise TypeError(f"{where}: resources is {cls.resources!r}; use Resources(cpus=…, gpus=…)")
+    if min(cls.resources.cpus, cls.resources.gpus) < 0:
+        raise TypeError(f"{where}: resources cannot be negative")
