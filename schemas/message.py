@@ -8,6 +8,8 @@ Whatever is in it is hostile until it has passed here: the result holds only wha
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote_plus, urlsplit
@@ -26,6 +28,8 @@ MAX_ATTRIBUTE_CHARS = 4096
 URI_SCHEMES = ("file", "s3", "https", "http")
 """Schemes that mean something to us; which of them are fetched is a setting."""
 
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _S3_CREATED_PREFIXES = ("ObjectCreated:", "s3:ObjectCreated:")
 
 
@@ -33,6 +37,8 @@ class MessageRejected(Exception):
     """A message that is not a valid reference; ``reason`` is from the closed list."""
 
     def __init__(self, reason: Reason, error: str) -> None:
+        # The error quotes the message, and goes to logs, terminals and a UTF-8 column.
+        error = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in error)
         super().__init__(f"{reason}: {error}")
         self.reason = reason
         self.error = error
@@ -67,7 +73,8 @@ class UploadMessage(BaseModel):
     @field_validator("uploaded_at", mode="before")
     @classmethod
     def _is_text(cls, value: object) -> object:
-        if value is not None and not isinstance(value, str | datetime):
+        # pydantic would take a number in a string for seconds, or milliseconds, since 1970.
+        if value is not None and not (isinstance(value, str) and _DATE.match(value)):
             raise ValueError("should be an ISO 8601 time, like 2026-01-31T12:00:00Z")
         return value
 
@@ -201,8 +208,7 @@ def _decode(payload: bytes | None) -> dict[str, Any]:
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise MessageRejected(Reason.INVALID_FIELD, f"key {twice[:80]!r} is there twice")
     return found
 
@@ -240,8 +246,15 @@ def _from_s3_record(record: object, index: int) -> VideoReference:
         ) from None
     if not isinstance(bucket, str) or not isinstance(key, str) or not bucket or not key:
         raise MessageRejected(Reason.MISSING_URI, f"{where} has an empty bucket or key")
-    # Keys come form-encoded (a space as '+'); a URI wants them percent-encoded.
-    uri = f"s3://{bucket}/{quote(unquote_plus(key))}"
+    if not _BUCKET.fullmatch(bucket):
+        raise MessageRejected(Reason.INVALID_URI, f"{where}: {_short(bucket)} names no bucket")
+    try:
+        # Keys come form-encoded (a space as '+'); a URI wants them percent-encoded.
+        uri = f"s3://{bucket}/{quote(unquote_plus(key, errors='strict'))}"
+    except UnicodeError:
+        raise MessageRejected(
+            Reason.INVALID_URI, f"{where}: key {_short(key)} is not UTF-8"
+        ) from None
     try:
         message = UploadMessage.model_validate(
             {
@@ -274,6 +287,9 @@ def _reference(message: UploadMessage, index: int) -> VideoReference:
 
 
 def _check_uri(uri: str) -> None:
+    if uri != uri.strip():
+        # Readers of URIs differ in whether they strip it, so they would differ in what it names.
+        raise MessageRejected(Reason.INVALID_URI, "uri begins or ends with white space")
     try:
         parts = urlsplit(uri)
         _ = parts.port

@@ -1,16 +1,46 @@
-"""Errors in a file that a person wrote: what is wrong, where, and the nearest right name."""
+"""Reading a file that a person wrote: what is wrong, where, and the nearest right name."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 
 class ConfigError(Exception):
     """A recipe, settings file or variable that cannot be used; the text is for the person."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe types; a key that is there twice is an error, not a lost first value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != _MERGE:
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key_node.value!r} is there twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """What a YAML text holds; `ConfigError` with the line if it cannot be read."""
+    try:
+        # The loader is a SafeLoader: it makes plain values only.
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not YAML that can be read: nested too deeply") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

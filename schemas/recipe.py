@@ -8,15 +8,15 @@ mean nothing here are refused, not ignored: what a recipe says is what happens.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.ids import fingerprint
-from schemas.problems import ConfigError, explain, nearest
+from schemas.problems import ConfigError, explain, nearest, read_yaml
 
 FrameSampling = Literal["all_keyframes", "uniform"]
 Reduce = Literal["avg", "max", "min"]
@@ -34,6 +34,14 @@ class Operator(BaseModel):
     """The stage of ours that runs it."""
     gate_parameters: ClassVar[frozenset[str]] = frozenset()
     """Parameters that change verdicts and no score."""
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_number(cls, value: object) -> object:
+        if isinstance(value, float) and math.isnan(value):
+            # Every comparison with it is false: a gate would let everything pass.
+            raise ValueError("is not a number")
+        return value
 
     def score_parameters(self) -> dict[str, Any]:
         """What the operator's scores depend on."""
@@ -275,10 +283,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def parse_recipe(text: str, *, where: str, default_name: str) -> Recipe:
     """As `load_recipe`, from YAML text; ``where`` stands in the errors."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from None
+    document = read_yaml(text, where)
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with a list under 'process'")
     try:

@@ -11,16 +11,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
-from schemas.problems import ConfigError, explain, nearest
+from schemas.problems import ConfigError, explain, nearest, read_yaml
 
 DEFAULT_FILE = "cliplake.yaml"
 FILE_VARIABLE = "CLIPLAKE_SETTINGS"
@@ -261,8 +261,9 @@ def load_settings(path: str | Path | None = None, **overrides: Any) -> Settings:
     found = _find_file(path)
     values: dict[str, Any] = _read_yaml(found) if found else {}
     for section, section_values in overrides.items():
-        if isinstance(section_values, dict):
-            values[section] = {**(values.get(section) or {}), **section_values}
+        in_file = values.get(section) or {}
+        if isinstance(section_values, dict) and isinstance(in_file, dict):
+            values[section] = {**in_file, **section_values}
         else:
             values[section] = section_values
     where = str(found) if found else "settings"
@@ -271,6 +272,12 @@ def load_settings(path: str | Path | None = None, **overrides: Any) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise explain(error, Settings, f"{where} or a {ENV_PREFIX}* variable") from None
+    except SettingsError as error:
+        # A variable that holds a list or a mapping has to be JSON; this names the variable's field.
+        raise ConfigError(
+            f"a {ENV_PREFIX}* variable: {error}; lists and mappings are written as JSON, "
+            """like CLIPLAKE__FETCH__FILE_ROOTS='["/videos"]'"""
+        ) from None
 
 
 def dump_settings(settings: Settings) -> str:
@@ -317,13 +324,16 @@ def _find_file(path: str | Path | None) -> Path | None:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"settings file {file} cannot be read: {error}") from None
+    values = read_yaml(text, f"settings file {file}")
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"settings file {file} should hold sections, and holds {type(values)}")
+        raise ConfigError(
+            f"settings file {file} should hold sections, like 'kafka:', and holds none"
+        )
     return values
 
 

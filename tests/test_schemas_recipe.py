@@ -1,0 +1,135 @@
+"""What a recipe says is what happens: everything else in it is refused, with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.problems import ConfigError
+from schemas.recipe import (
+    OPERATORS,
+    AestheticsFilter,
+    CaptionFromVideo,
+    MotionScoreFilter,
+    NsfwFilter,
+    load_recipe,
+    parse_recipe,
+)
+from schemas.settings import CHECKOUT
+
+SPLIT = "process:\n  - video_split_by_scene_mapper\n"
+
+
+def parse(text: str):  # type: ignore[no-untyped-def]
+    return parse_recipe(text, where="r.yaml", default_name="r")
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert str(caught.value).startswith("r.yaml")
+    return str(caught.value)
+
+
+def test_the_article_s_chain_has_its_operators_thresholds_and_checkpoints() -> None:
+    recipe = load_recipe(CHECKOUT / "recipes" / "article.yaml")
+    assert (recipe.split.threshold, recipe.split.min_scene_len) == (27.0, 15)
+    assert (recipe.duration.min_duration, recipe.duration.max_duration) == (2, 60)
+    assert [o.stage for o in recipe.operators] == [
+        "frames",
+        "safety",
+        "motion",
+        "aesthetics",
+        "caption",
+    ]
+    safety, motion, aesthetics, caption = recipe.operators[1:]
+    assert isinstance(safety, NsfwFilter)
+    assert isinstance(motion, MotionScoreFilter)
+    assert isinstance(aesthetics, AestheticsFilter)
+    assert isinstance(caption, CaptionFromVideo)
+    assert safety.hf_nsfw_model == "Falconsai/nsfw_image_detection"
+    assert (safety.min_score, safety.max_score) == (0.0, 0.5)
+    assert motion.min_score == 0.25
+    assert (
+        aesthetics.hf_scorer_model
+        == "shunk031/aesthetics-predictor-v2-sac-logos-ava1-l14-linearMSE"
+    )
+    assert (aesthetics.min_score, aesthetics.max_score) == (0.4, 1.0)
+    assert caption.hf_video_blip == "kpyu/video-blip-opt-2.7b-ego4d"
+
+
+def test_the_laptop_recipe_cuts_and_filters_as_the_article_s_does() -> None:
+    laptop = load_recipe(CHECKOUT / "recipes" / "laptop.yaml")
+    article = load_recipe(CHECKOUT / "recipes" / "article.yaml")
+    assert laptop.split == article.split
+    assert laptop.split_fingerprint == article.split_fingerprint
+    assert laptop.duration == article.duration
+    assert [o.stage for o in laptop.operators] == ["frames", "safety", "motion"]
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_an_operator_runs_with_its_defaults(name: str) -> None:
+    following = "" if name == "video_split_by_scene_mapper" else f"  - {name}: {{}}\n"
+    recipe = parse(SPLIT + following)
+    assert recipe.name == "r"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a", "mapping"),
+        ("process: [", "not YAML"),
+        ("proces: []", "did you mean 'process'?"),
+        ("process: []", "first operator should be video_split_by_scene_mapper"),
+        ("process:\n  - video_nsfw_filter", "first operator should be"),
+        (SPLIT + "  - video_nswf_filter", "did you mean 'video_nsfw_filter'?"),
+        (SPLIT + "  - video_deduplicator_of_somebody_else", "known ones: "),
+        (SPLIT + "  - video_nsfw_filter: {max_scor: 1}", "did you mean 'max_score'?"),
+        (SPLIT + "  - video_nsfw_filter: {max_score: high}", "max_score"),
+        (SPLIT + "  - video_nsfw_filter: {max_score: .nan}", "max_score"),
+        (SPLIT + "  - video_nsfw_filter: {min_score: .nan}", "min_score"),
+        (SPLIT + "  - video_nsfw_filter: {min_score: 0.9}", "nothing could pass"),
+        (SPLIT + "  - video_nsfw_filter: {trust_remote_code: true}", "trust_remote_code"),
+        (SPLIT + "  - video_nsfw_filter: {max_score: 0.5, max_score: 5}", "there twice"),
+        (SPLIT + "  - video_nsfw_filter\n  - video_nsfw_filter", "there twice"),
+        (SPLIT + "  - video_nsfw_filter\n  - video_duration_filter", "should follow"),
+        (SPLIT + "  - video_duration_filter: {min_duration: 9, max_duration: 2}", "nothing could"),
+        (SPLIT + "  - {video_nsfw_filter: {}, video_motion_score_filter: {}}", "one operator"),
+        (SPLIT + "skip_op_error: true", "skip_op_error"),
+        (SPLIT + "process: []", "there twice"),
+        ("process:\n  - video_split_by_scene_mapper: {detector: AdaptiveDetector}", "detector"),
+        ("[" * 5000, "not YAML"),
+        ("a: \x00", "not YAML"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_way_out(text: str, says: str) -> None:
+    assert says in refused(text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
+        load_recipe(tmp_path / "gone.yaml")
+
+
+def test_a_threshold_changes_the_verdicts_fingerprint_and_no_other() -> None:
+    loose = parse(SPLIT + "  - video_nsfw_filter: {max_score: 0.9}")
+    tight = parse(SPLIT + "  - video_nsfw_filter: {max_score: 0.1}")
+    assert loose.gates_fingerprint != tight.gates_fingerprint
+    assert loose.scores_fingerprint == tight.scores_fingerprint
+    assert loose.split_fingerprint == tight.split_fingerprint
+
+
+def test_a_model_or_its_sampling_changes_the_scores_fingerprint() -> None:
+    texts = ["{}", "{hf_nsfw_model: other/model}", "{frame_num: 5}", "{reduce_mode: max}"]
+    prints = {parse(SPLIT + f"  - video_nsfw_filter: {t}").scores_fingerprint for t in texts}
+    assert len(prints) == len(texts)
+
+
+def test_durations_are_a_gate_and_the_split_is_of_its_own() -> None:
+    short = parse(SPLIT + "  - video_duration_filter: {min_duration: 1}")
+    long = parse(SPLIT + "  - video_duration_filter: {min_duration: 2}")
+    assert short.gates_fingerprint != long.gates_fingerprint
+    assert short.scores_fingerprint == long.scores_fingerprint
+    other = parse("process:\n  - video_split_by_scene_mapper: {threshold: 30}")
+    assert other.split_fingerprint != short.split_fingerprint
