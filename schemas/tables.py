@@ -152,7 +152,7 @@ class Table:
         ):
             if ours != theirs:
                 problems.append(
-                    f"the {what} should be ({', '.join(ours)}), and is ({', '.join(theirs)})"
+                    f"the {what} should be ({', '.join(ours)}), not ({', '.join(theirs)})"
                 )
         problems += [
             f"option {key} is {options.get(key, 'not set')}, and should be {value}"
