@@ -1,0 +1,1 @@
+"""Reading video files: containers, what is in them, and the limited process that does it."""

@@ -1,0 +1,114 @@
+"""Opening a video file with libav: which formats and protocols it may use, and how.
+
+The one place that calls ``av.open``. It never sees a URI, only files that `processors.fetch`
+has put or found on this disk; and it is meant to run inside `processors.media.sandbox`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+from av.video.stream import VideoStream
+
+from processors.errors import MediaError
+from schemas.reasons import MediaReason
+
+# Playlists (hls, concat, dash, image sequences) open other files and hosts: they are not here.
+# Raw elementary streams are not here either: they carry no timestamps to cut at, and their
+# probes take text and noise for video.
+_VIDEO_FORMATS = (
+    "mov",
+    "matroska",
+    "webm",
+    "avi",
+    "mpegts",
+    "mpeg",
+    "flv",
+    "asf",
+    "mxf",
+    "ivf",
+    "nut",
+    "rm",
+)
+# Audio with a magic number of its own, let in so that it is called by its name.
+_AUDIO_FORMATS = ("ogg", "wav", "flac", "aiff")
+
+OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_VIDEO_FORMATS + _AUDIO_FORMATS),
+}
+
+_max_pixels = 8192 * 8192
+
+
+def limit_pixels(max_pixels: int) -> None:
+    """Set, for this process, how many pixels a frame may have."""
+    global _max_pixels
+    _max_pixels = max_pixels
+
+
+def open_container(path: str | Path) -> av.container.InputContainer:
+    """Open a video file; the caller closes it.
+
+    Raises `MediaError` (stage ``probe``): ``not_a_video`` if libav finds none of the formats
+    that we take, ``out_of_memory``.
+    """
+    # "file:" keeps a path with a colon in it from being read as a protocol.
+    url = f"file:{path}"
+    try:
+        return av.open(url, mode="r", options=dict(OPTIONS), metadata_errors="ignore")
+    except MemoryError:
+        raise MediaError(
+            MediaReason.OUT_OF_MEMORY, "opening the file took too much memory", stage="probe"
+        ) from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise MediaError(
+            MediaReason.NOT_FOUND, f"the file cannot be opened: {error.strerror}", stage="probe"
+        ) from None
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise MediaError(
+            MediaReason.NOT_A_VIDEO,
+            f"no video format was recognized ({getattr(error, 'strerror', None) or error})",
+            stage="probe",
+        ) from None
+
+
+def video_stream(container: av.container.InputContainer) -> VideoStream:
+    """The first video stream that is not a cover picture, set to decode in this thread.
+
+    Raises `MediaError` (stage ``probe``): ``no_video_stream``, ``decode_error`` if libav has no
+    decoder for it, ``too_large`` if its frames have more pixels than the limit.
+    """
+    streams = [
+        s
+        for s in container.streams
+        if isinstance(s, VideoStream) and not s.disposition & s.disposition.__class__.attached_pic
+    ]
+    if not streams:
+        kinds = sorted({s.type for s in container.streams}) or ["none"]
+        raise MediaError(
+            MediaReason.NO_VIDEO_STREAM,
+            f"the file has no video stream; its streams: {', '.join(kinds)}",
+            stage="probe",
+        )
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise MediaError(
+            MediaReason.DECODE_ERROR, "there is no decoder for the video stream", stage="probe"
+        )
+    if context.width * context.height > _max_pixels:
+        raise MediaError(
+            MediaReason.TOO_LARGE,
+            f"its frames of {context.width}x{context.height} have more than {_max_pixels} pixels",
+            stage="probe",
+        )
+    # The size may change in mid-stream; the decoder then refuses what is above the limit.
+    context.options = {"max_pixels": str(_max_pixels)}
+    # One thread: parallel work is over segments, and threads would defeat the CPU accounting.
+    context.thread_type = "NONE"
+    context.thread_count = 1
+    return stream

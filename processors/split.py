@@ -1,0 +1,313 @@
+"""The split: a video's scenes, found in segments that can be decoded apart.
+
+probe → segments → scores of consecutive frames → joined → `processors.scenes`. A segment starts
+at a keyframe of the source and gives each frame's score once; joined they are the scores of one
+pass over the video. `score_segment` decodes and is meant for `Sandbox.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from processors.duration import duration_verdict
+from processors.errors import MediaError
+from processors.media.container import open_container, video_stream
+from processors.media.probe import VideoInfo
+from processors.media.scoring import BgrConverter, FrameScorer
+from processors.scenes import Scene, detect_scenes
+from schemas.ids import clip_id
+from schemas.reasons import MediaReason
+from schemas.recipe import Recipe, SplitByScene
+from schemas.settings import DecodeSettings
+from schemas.tables import KAFKA_COLUMN_NAMES
+
+if TYPE_CHECKING:
+    from processors.media.sandbox import Sandbox
+
+_RETREAT_S = 10.0
+"""How far before a segment's start decoding begins if it did not come out right at it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video that one process decodes, ``[start_pts, end_pts)``."""
+
+    index: int
+    count: int
+    start_pts: int
+    end_pts: int
+
+
+@dataclass(frozen=True)
+class SegmentScores:
+    """Scores of a segment's frames: those after its first one, to the next segment's first."""
+
+    index: int
+    count: int
+    pts: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    end_pts: int | None
+    """End of the last of these frames, exclusive; None if there is none."""
+    errors: int
+    """Packets that could not be decoded."""
+    first_error: str | None
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """The joined scores of all segments: what one pass over the video gives."""
+
+    pts: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    end_pts: int
+
+
+def plan_segments(info: VideoInfo, segment_s: float) -> list[Segment]:
+    """Segments of at least ``segment_s`` seconds (the last may be shorter), cut at keyframes.
+
+    A video whose keyframes are further apart, or whose timestamps cannot be trusted, gets
+    longer segments, in the end a single one.
+    """
+    length = segment_s / info.time_base
+    starts = [info.start_pts]
+    for pts in info.cut_pts:
+        if pts - starts[-1] >= length:
+            starts.append(pts)
+    ends = [*starts[1:], info.last_pts_end]
+    return [
+        Segment(index, len(starts), start, end)
+        for index, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+
+
+def score_segment(path: str | Path, info: VideoInfo, segment: Segment) -> SegmentScores:
+    """Decode one segment and score its frames.
+
+    The first segment's first frame scores 0. Any other segment begins with the score of its
+    *second* frame, since the segment before it ends with the score of this one's first; leading
+    frames of an open GOP, shown before the keyframe, belong to the segment before as well.
+
+    What cannot be decoded is skipped, as OpenCV does, and counted.
+    Raises `MediaError` (stage ``split``): ``out_of_memory``.
+    """
+    is_first, is_last = segment.index == 0, segment.index == segment.count - 1
+    with open_container(path) as container:
+        stream = video_stream(container)
+        reader = _Reader(container, stream, info)
+        convert = BgrConverter(info.rotation)
+        scorer = FrameScorer()
+        pts_found: list[int] = []
+        scores: list[float] = []
+        end_pts: int | None = None
+        try:
+            frames = reader.frames(None if is_first else segment.start_pts)
+            for number, (pts, frame) in enumerate(frames):
+                score = scorer.score(convert(frame))
+                if number > 0 or is_first:
+                    pts_found.append(pts)
+                    scores.append(score)
+                    end_pts = pts + (frame.duration or reader.step)
+                if not is_last and pts >= segment.end_pts:
+                    break
+        except MemoryError:
+            raise MediaError(
+                MediaReason.OUT_OF_MEMORY, "decoding took too much memory", stage="split"
+            ) from None
+    return SegmentScores(
+        index=segment.index,
+        count=segment.count,
+        pts=np.array(pts_found, np.int64),
+        scores=np.array(scores, np.float64),
+        end_pts=end_pts,
+        errors=reader.errors,
+        first_error=reader.first_error,
+    )
+
+
+def join_scores(parts: Sequence[SegmentScores]) -> VideoScores:
+    """The scores of a whole video from those of all its segments, in any order.
+
+    Raises `MediaError` (stage ``split``): ``no_frames`` or, where libav complained,
+    ``decode_error`` if no segment has a frame.
+    """
+    ordered = sorted(parts, key=lambda part: part.index)
+    if not ordered or [part.index for part in ordered] != list(range(ordered[0].count)):
+        raise ValueError("the segments of a video are joined only when all are there, once each")
+    ends = [part.end_pts for part in ordered if part.end_pts is not None]
+    if not ends:
+        errors = sum(part.errors for part in ordered)
+        if errors:
+            first = next(part.first_error for part in ordered if part.errors)
+            raise MediaError(
+                MediaReason.DECODE_ERROR,
+                f"no frame could be decoded; {errors} packets failed, the first with: {first}",
+                stage="split",
+            )
+        raise MediaError(MediaReason.NO_FRAMES, "decoding gave no frame", stage="split")
+    return VideoScores(
+        pts=np.concatenate([part.pts for part in ordered]),
+        scores=np.concatenate([part.scores for part in ordered]),
+        end_pts=max(ends),
+    )
+
+
+def split_video(
+    path: str | Path,
+    info: VideoInfo,
+    split: SplitByScene,
+    settings: DecodeSettings,
+    sandbox: Sandbox,
+) -> list[Scene]:
+    """The scenes of a video, its segments decoded one after the other in the sandbox."""
+    parts = [
+        sandbox.run(
+            score_segment,
+            str(path),
+            info,
+            segment,
+            deadline_s=sandbox.deadline_for(segment_seconds(info, segment)),
+        )
+        for segment in plan_segments(info, settings.segment_s)
+    ]
+    joined = join_scores(parts)
+    return detect_scenes(joined.pts, joined.scores, info, split, end_pts=joined.end_pts)
+
+
+def segment_seconds(info: VideoInfo, segment: Segment) -> float:
+    """Length of a segment in seconds of video."""
+    return float((segment.end_pts - segment.start_pts) * info.time_base)
+
+
+def clip_rows(
+    video: Mapping[str, Any],
+    info: VideoInfo,
+    scenes: Sequence[Scene],
+    *,
+    recipe: Recipe,
+    content_sha256: str,
+    created_at: datetime,
+) -> list[dict[str, Any]]:
+    """One row of the table ``clips`` a scene, every column set.
+
+    ``video`` is a row of ``videos``. Times in seconds count from the video's first frame.
+    """
+    time_base = f"{info.time_base.numerator}/{info.time_base.denominator}"
+    zero = scenes[0].start_pts if scenes else info.start_pts
+    rows = []
+    for index, scene in enumerate(scenes):
+        duration_s = float((scene.end_pts - scene.start_pts) * info.time_base)
+        verdict = duration_verdict(duration_s, recipe.duration)
+        rows.append(
+            {
+                "clip_id": clip_id(
+                    video["video_key"],
+                    recipe.split_fingerprint,
+                    scene.start_pts,
+                    scene.end_pts,
+                    time_base,
+                ),
+                "video_key": video["video_key"],
+                "video_id": video["video_id"],
+                "uri": video["uri"],
+                "etag": video.get("etag"),
+                "content_sha256": content_sha256,
+                "clip_index": index,
+                "start_s": float((scene.start_pts - zero) * info.time_base),
+                "end_s": float((scene.end_pts - zero) * info.time_base),
+                "start_pts": scene.start_pts,
+                "end_pts": scene.end_pts,
+                "time_base": time_base,
+                "start_frame": scene.start_frame,
+                "end_frame": scene.end_frame,
+                "duration_s": duration_s,
+                "fps": float(info.fps),
+                "width": info.width,
+                "height": info.height,
+                "codec": info.codec,
+                "rotation": info.rotation,
+                "splitter": recipe.splitter,
+                "split_fingerprint": recipe.split_fingerprint,
+                "duration_ok": verdict is None,
+                "duration_reject_reason": None if verdict is None else str(verdict),
+                **{name: video.get(name) for name in KAFKA_COLUMN_NAMES},
+                "created_at": created_at,
+            }
+        )
+    return rows
+
+
+class _Reader:
+    """Frames of one stream with a timestamp each, from a given place on."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, info: VideoInfo) -> None:
+        self._container = container
+        self._stream = stream
+        self._info = info
+        self.step = max(1, round(1 / (info.nominal_fps * info.time_base)))
+        self.errors = 0
+        self.first_error: str | None = None
+
+    def frames(self, start_pts: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        """(pts, frame) from the frame at ``start_pts`` on; all frames without it."""
+        if start_pts is None:
+            yield from self._timed(self._decode())
+            return
+        # A container's index may lead past the keyframe, and a decoder that starts at one may
+        # need more before it shows a frame: then start earlier, in the end from the beginning.
+        retreat = start_pts - round(_RETREAT_S / self._info.time_base)
+        for seek_pts in (start_pts, retreat, None):
+            if seek_pts is not None and seek_pts < self._info.start_pts:
+                continue
+            self._seek(seek_pts)
+            frames = self._timed(self._decode(skip_to_keyframe=True))
+            first = next((item for item in frames if item[0] >= start_pts), None)
+            if first is not None and (first[0] == start_pts or seek_pts is None):
+                yield first
+                yield from frames
+                return
+
+    def _seek(self, pts: int | None) -> None:
+        self.errors, self.first_error = 0, None
+        target = self._info.start_pts if pts is None else pts
+        self._container.seek(target, stream=self._stream, backward=True)
+
+    def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        latest: int | None = None
+        for frame in frames:
+            pts = frame.pts if frame.pts is not None else frame.dts
+            if pts is None:
+                pts = self._info.start_pts if latest is None else latest + self.step
+            latest = pts
+            yield pts, frame
+
+    def _decode(self, *, skip_to_keyframe: bool = False) -> Iterator[VideoFrame]:
+        packets = self._container.demux(self._stream)
+        waiting = skip_to_keyframe
+        while True:
+            try:
+                packet = next(packets)
+                if waiting and packet.size:
+                    if not packet.is_keyframe:
+                        continue
+                    waiting = False
+                frames = packet.decode()
+            except (StopIteration, av.error.EOFError):
+                return
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                self.errors += 1
+                self.first_error = self.first_error or error.strerror
+                continue
+            yield from frames
