@@ -210,6 +210,12 @@ class Settings(BaseSettings):
         return Path(self.local.state_dir).expanduser().resolve()
 
     @property
+    def recipe_file(self) -> Path:
+        """The recipe's file, absolute: from the working folder, else from the checkout."""
+        named = Path(self.recipe).expanduser()
+        return named.resolve() if named.exists() else CHECKOUT / named
+
+    @property
     def catalog_options(self) -> dict[str, str]:
         """Options for a Paimon catalog, the default warehouse filled in."""
         options = dict(self.catalog.options)
