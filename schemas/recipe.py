@@ -301,6 +301,20 @@ def parse_recipe(text: str, *, where: str, default_name: str) -> Recipe:
     return _assemble(head, operators, where, default_name)
 
 
+def dump_recipe(recipe: Recipe) -> str:
+    """A recipe as text that `parse_recipe` makes an equal one of, for another process."""
+    operators = (recipe.split, recipe.duration, *recipe.operators)
+    return json.dumps(
+        {
+            "project_name": recipe.name,
+            "process": [{o.op: o.model_dump(mode="json")} for o in operators],
+            "score_rejected": recipe.score_rejected,
+            "store_frames": recipe.store_frames,
+            "store_unsafe_frames": recipe.store_unsafe_frames,
+        }
+    )
+
+
 def _operator(entry: dict[str, dict[str, Any] | None] | str, where: str) -> Operator:
     if isinstance(entry, str):
         entry = {entry: None}

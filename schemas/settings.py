@@ -295,11 +295,20 @@ def load_settings_json(path: str | Path) -> Settings:
     """Settings as `dump_settings` wrote them; neither a YAML file nor a variable changes them."""
     file = Path(path)
     try:
-        return _Exactly(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, ValidationError):
-            raise explain(error, Settings, str(file)) from None
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"settings file {file} cannot be read: {error}") from None
+    return parse_settings_json(text, where=str(file))
+
+
+def parse_settings_json(text: str, *, where: str) -> Settings:
+    """As `load_settings_json`, from its text; ``where`` stands in the errors."""
+    try:
+        return _Exactly(**json.loads(text))
+    except ValidationError as error:
+        raise explain(error, Settings, where) from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"settings in {where} cannot be read: {error}") from None
 
 
 class _Exactly(Settings):
