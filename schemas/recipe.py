@@ -26,7 +26,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Operator(BaseModel):
     """One operator's parameters, by DataJuicer's names and with its defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Defaults validated too: 2 and 2.0 are one value, and have to have one fingerprint.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     op: ClassVar[str]
     """The operator's name in a recipe."""
