@@ -1,0 +1,122 @@
+"""The Ray actor that runs the enrichment chain and writes frame files.
+
+Frames never pass through the driver: the actor writes them to the lake's storage and hands over
+Paimon's commit messages; until the driver commits those, no reader sees the files.
+What goes wrong comes back as text in a `BatchOutcome`, since an exception's class may be unknown
+where it is read. An actor that dies instead is the dispatcher's concern.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pickle
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from processors.errors import DependencyFault, StageStartError
+from processors.pool.lake import Lake
+from processors.pool.results import Result
+from schemas.recipe import parse_recipe
+from schemas.settings import parse_settings_json
+from schemas.tables import CLIP_FRAMES
+
+CHAIN = "processors.chain:EnrichmentChain"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class BatchOutcome:
+    """What became of one micro-batch: results, or a fault that blames nobody, or an error."""
+
+    results: list[Result] = field(default_factory=list)
+    """One a clip, in order, without their frames; empty if there is a fault or an error."""
+    frames: bytes | None = None
+    """Pickled commit messages of the frame files that were written."""
+    fault: str | None = None
+    """Something we depend on is out; the same clips may be given again later."""
+    error: str | None = None
+    """The chain raised; one of the clips, or the chain itself, is to blame."""
+
+
+class EnrichActor:
+    """Hosts one chain. ``chain`` is ``module:class``; recipe and settings come as JSON text."""
+
+    def __init__(self, chain: str, recipe: str, settings: str) -> None:
+        self._chain_name = chain
+        self._recipe = parse_recipe(recipe, where="the driver's recipe", default_name="recipe")
+        self._settings = parse_settings_json(settings, where="the driver's settings")
+        self._lake = Lake(self._settings)
+        self._chain: Any = None
+
+    def start(self) -> str | None:
+        """Load every model once; None, or the line for the person if a stage cannot start."""
+        if self._chain is not None:
+            return None
+        module, _, name = self._chain_name.partition(":")
+        try:
+            chain = getattr(importlib.import_module(module), name)(self._recipe, self._settings)
+            chain.setup()
+        except StageStartError as error:
+            return str(error)
+        except Exception as error:
+            logger.exception("the chain could not be set up")
+            return f"the stages cannot start: {type(error).__name__}: {error}"
+        self._chain = chain
+        return None
+
+    def ping(self) -> bool:
+        """Answers when the actor is alive and not at work."""
+        return True
+
+    def run(self, clips: Sequence[Mapping[str, Any]], sequence: Sequence[int]) -> BatchOutcome:
+        """Run the chain over clips; ``sequence`` is the enrich_seq of each one's rows."""
+        try:
+            results: list[Result] = self._chain.run(clips)
+        except DependencyFault as error:
+            return BatchOutcome(fault=str(error) or type(error).__name__)
+        except Exception as error:
+            return BatchOutcome(error=_last_words(error))
+        if [r.clip_id for r in results] != [c["clip_id"] for c in clips]:
+            return BatchOutcome(error=f"the chain gave {len(results)} results, not one a clip")
+        try:
+            frames = self._write_frames(results, sequence)
+        except Exception as error:
+            return BatchOutcome(fault=f"frames could not be written: {_last_words(error)}")
+        for result in results:
+            result.frames = None
+        return BatchOutcome(results=list(results), frames=frames)
+
+    def close(self) -> None:
+        """Release what the chain holds, its child processes above all."""
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
+
+    def _write_frames(self, results: Sequence[Result], sequence: Sequence[int]) -> bytes | None:
+        rows = [
+            {**result.frames, "enrich_seq": number}
+            for result, number in zip(results, sequence, strict=True)
+            if result.frames is not None
+        ]
+        if not rows:
+            return None
+        data = pa.Table.from_pylist(rows, schema=CLIP_FRAMES.arrow_schema())
+        writer = self._lake.table(CLIP_FRAMES.name).new_batch_write_builder().new_write()
+        try:
+            writer.write_arrow(data)
+            return pickle.dumps(writer.prepare_commit())
+        finally:
+            writer.close()
+
+
+def _last_words(error: Exception) -> str:
+    """The error and where it was raised, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (at {frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,153 @@
+"""The one writer of clip_frames, failed_clips and enriched_clips.
+
+Order within a commit: frames, failures, then the enriched rows with the source position. Dying
+in between leaves frames or failures whose ``enrich_seq`` no enriched row has; readers join on
+``clip_id`` and ``enrich_seq``, so those are never seen, and the clips are done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential
+
+from processors.pool.errors import CommitFailed
+from processors.pool.lake import Lake
+from processors.pool.position import TARGET, Position
+from processors.pool.results import Result
+from schemas.tables import CLIP_FRAMES, ENRICHED_CLIPS, FAILED_CLIPS, Table
+
+ATTEMPTS = 6
+"""With waits of 0.5 s doubling to 10 s: half a minute of a store that is out, or a full disk."""
+
+logger = logging.getLogger(__name__)
+Messages = list[Any]
+
+
+class Committer:
+    """Collects results and commits them. Not thread-safe."""
+
+    def __init__(self, lake: Lake, epoch: int) -> None:
+        self._lake = lake
+        self._user = f"cliplake-pool-{epoch}"
+        self._identifier = 0
+        self._enriched: list[dict[str, Any]] = []
+        self._failed: list[dict[str, Any]] = []
+        self._frames: list[bytes] = []
+
+    @property
+    def pending(self) -> int:
+        """Results that wait for the next commit."""
+        return len(self._enriched)
+
+    def add(self, result: Result, enrich_seq: int) -> None:
+        """Take a clip's rows; its frames come by `add_frames`."""
+        self._enriched.append({**result.enriched, "enrich_seq": enrich_seq})
+        if result.failure is not None:
+            self._failed.append({**result.failure, "enrich_seq": enrich_seq})
+
+    def add_frames(self, messages: bytes) -> None:
+        """Take the pickled commit messages of frame files that an actor has written."""
+        self._frames.append(messages)
+
+    def commit(self, position: Position) -> None:
+        """Commit what is pending, and the position with it; also without rows.
+
+        `CommitFailed` after `ATTEMPTS` tries. Each try writes with a fresh writer.
+        """
+        self._identifier += 1
+        if self._frames:
+            self.commit_frames()
+        if self._failed:
+            self.commit_failed()
+        self.commit_enriched(position)
+        self._frames, self._failed, self._enriched = [], [], []
+
+    def commit_frames(self) -> None:
+        messages = [m for pickled in self._frames for m in pickle.loads(pickled)]
+        self._commit(CLIP_FRAMES.name, lambda builder: messages)
+
+    def commit_failed(self) -> None:
+        self._commit(FAILED_CLIPS.name, lambda builder: self._write(FAILED_CLIPS, builder))
+
+    def commit_enriched(self, position: Position) -> None:
+        self._commit(
+            TARGET,
+            lambda builder: self._write(ENRICHED_CLIPS, builder),
+            position.properties(),
+        )
+
+    def _write(self, table: Table, builder: Any) -> Messages:
+        rows = self._enriched if table is ENRICHED_CLIPS else self._failed
+        if not rows:
+            return []
+        data = pa.Table.from_pylist(rows, schema=table.arrow_schema())
+        writer = builder.new_write()
+        try:
+            writer.write_arrow(data)
+            messages: Messages = writer.prepare_commit(self._identifier)
+            return messages
+        finally:
+            writer.close()
+
+    def _commit(
+        self,
+        name: str,
+        prepare: Callable[[Any], Messages],
+        properties: dict[str, str] | None = None,
+    ) -> None:
+        table = self._lake.table(name)
+        if properties is not None:
+            # The position is worth a snapshot even when no row goes with it.
+            table = table.copy({"snapshot.ignore-empty-commit": "false"})
+        base = self._lake.latest_snapshot_id(name) or 0
+        # The user has no public setter; with it, a commit of ours can be found again by name.
+        builder = table.new_stream_write_builder()._with_commit_user(self._user)
+
+        def attempt() -> None:
+            if self._landed(name, base):
+                return
+            commit = builder.new_commit()
+            try:
+                commit.commit(prepare(builder), self._identifier, snapshot_properties=properties)
+            finally:
+                commit.close()
+
+        try:
+            Retrying(
+                stop=stop_after_attempt(ATTEMPTS),
+                wait=wait_exponential(multiplier=0.5, max=10),
+                before_sleep=_log_retry(name),
+                reraise=True,
+            )(attempt)
+        except Exception as error:
+            raise CommitFailed(
+                f"table {name} could not be committed to after {ATTEMPTS} tries: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _landed(self, name: str, base: int) -> bool:
+        """Whether a try that seemed to fail made it: then a second one would double its rows."""
+        manager = self._lake.table(name).snapshot_manager()
+        latest = manager.get_latest_snapshot()
+        for number in range(latest.id if latest else 0, base, -1):
+            snapshot = manager.get_snapshot_by_id(number)
+            if (
+                snapshot is not None
+                and snapshot.commit_user == self._user
+                and snapshot.commit_identifier == self._identifier
+            ):
+                return True
+        return False
+
+
+def _log_retry(name: str) -> Callable[[RetryCallState], None]:
+    def log(state: RetryCallState) -> None:
+        problem = state.outcome.exception() if state.outcome else None
+        logger.warning("commit to %s failed, trying again: %s", name, problem)
+
+    return log
