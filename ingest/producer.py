@@ -1,0 +1,116 @@
+"""Sends references of videos to the topic; what `cliplake submit` uses.
+
+Each record's key is its video's key, so that messages about one video keep their order. The
+producer is idempotent and waits for all replicas: a retry after a lost answer doubles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from kafka import KafkaProducer
+
+from ingest.kafka_client import client_options, explained
+from schemas.message import MessageRejected, parse_message, render_message
+from schemas.problems import ConfigError
+from schemas.settings import Settings
+
+SEND_TIMEOUT_MS = 30_000
+"""How long one record may take to be acknowledged before `flush` gives it up."""
+METADATA_TIMEOUT_MS = 10_000
+"""How long a send may wait for the topic or for room; a missing broker shows up as this."""
+
+
+class Producer:
+    """A connection to the topic; `ConfigError` within about ten seconds if no broker answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._kafka = settings.kafka
+        self._pending: list[Any] = []
+        self.sent = 0
+        """Records that were acknowledged."""
+        options = {
+            "linger_ms": 5,
+            "delivery_timeout_ms": SEND_TIMEOUT_MS,
+            "request_timeout_ms": SEND_TIMEOUT_MS // 2,
+            "max_block_ms": METADATA_TIMEOUT_MS,
+            **client_options(self._kafka, "producer"),
+            # These are a promise, not a preference.
+            "acks": "all",
+            "enable_idempotence": True,
+            "allow_auto_create_topics": False,
+        }
+        with explained(self._kafka):
+            self._client = KafkaProducer(**options)
+
+    def send(
+        self,
+        uri: str,
+        *,
+        video_id: str | None = None,
+        etag: str | None = None,
+        source: str | None = None,
+        uploaded_at: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> str:
+        """Queue a reference; returns its video_key. `ConfigError` if our reader would refuse it."""
+        try:
+            payload = render_message(
+                uri,
+                video_id=video_id,
+                etag=etag,
+                source=source,
+                uploaded_at=uploaded_at,
+                attributes=dict(attributes) if attributes else None,
+            )
+            key = parse_message(payload)[0].video_key
+        except MessageRejected as error:
+            raise ConfigError(f"{uri}: {error.error}") from None
+        self._send(payload, key.encode())
+        return key
+
+    def send_raw(self, payload: bytes | None, *, key: bytes | None = None) -> None:
+        """Queue a record's value as it is, valid or not."""
+        # kafka-python refuses a record that has neither key nor value.
+        self._send(payload, b"" if payload is None and key is None else key)
+
+    def flush(self) -> None:
+        """Wait until every queued record is acknowledged; `ConfigError` if one was not."""
+        with explained(self._kafka):
+            self._client.flush(timeout=SEND_TIMEOUT_MS / 1000 + 5)
+        self._collect()
+
+    def close(self) -> None:
+        """Flush and disconnect."""
+        try:
+            if self._pending:
+                self.flush()
+        finally:
+            self._client.close(timeout=5)
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(self, payload: bytes | None, key: bytes | None) -> None:
+        with explained(self._kafka):
+            self._pending.append(self._client.send(self._kafka.topic, value=payload, key=key))
+        if len(self._pending) >= 10_000:
+            self.flush()
+
+    def _collect(self) -> None:
+        pending, self._pending = self._pending, []
+        with explained(self._kafka):
+            for future in pending:
+                future.get(timeout=0.001)
+                self.sent += 1
