@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from schemas.reasons import RejectReason
-from schemas.recipe import DurationFilter
+
+if TYPE_CHECKING:
+    from schemas.recipe import DurationFilter
 
 
 def duration_verdict(duration_s: float, duration: DurationFilter) -> RejectReason | None:

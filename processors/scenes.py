@@ -6,6 +6,7 @@ Frame scores come from `processors.split`; nothing here decodes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ import numpy.typing as npt
 from processors.errors import MediaError
 from processors.media.probe import VideoInfo
 from schemas.reasons import MediaReason
-from schemas.recipe import SplitByScene
+
+if TYPE_CHECKING:
+    from schemas.recipe import SplitByScene
 
 _MICROSECONDS = 1_000_000
 

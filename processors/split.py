@@ -28,12 +28,13 @@ from processors.media.scoring import BgrConverter, FrameScorer
 from processors.scenes import Scene, detect_scenes
 from schemas.ids import clip_id
 from schemas.reasons import MediaReason
-from schemas.recipe import Recipe, SplitByScene
-from schemas.settings import DecodeSettings
 from schemas.tables import KAFKA_COLUMN_NAMES
 
 if TYPE_CHECKING:
+    # Only for types: the child process starts without pydantic.
     from processors.media.sandbox import Sandbox
+    from schemas.recipe import Recipe, SplitByScene
+    from schemas.settings import DecodeSettings
 
 _RETREAT_S = 10.0
 """How far before a segment's start decoding begins if it did not come out right at it."""

@@ -88,10 +88,10 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
         if isinstance(s, VideoStream) and not s.disposition & s.disposition.__class__.attached_pic
     ]
     if not streams:
-        kinds = sorted({s.type for s in container.streams}) or ["none"]
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
         raise MediaError(
             MediaReason.NO_VIDEO_STREAM,
-            f"the file has no video stream; its streams: {', '.join(kinds)}",
+            f"the file has no video stream; its streams: {kinds}",
             stage="probe",
         )
     stream = streams[0]

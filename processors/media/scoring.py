@@ -60,7 +60,7 @@ class BgrConverter:
         image: Image = np.ndarray(
             (bgr.height, bgr.width, 3),
             dtype=np.uint8,
-            buffer=plane,
+            buffer=memoryview(plane),
             strides=(plane.line_size, 3, 1),
         )
         if self._turn is not None:

@@ -35,7 +35,8 @@ def truncation(path: Path) -> str | None:
 
 def _iso_bmff(file: BinaryIO, size: int) -> str | None:
     """Walk the top-level boxes: ISO/IEC 14496-12, 4.2."""
-    position, found = 0, set()
+    position = 0
+    found: set[bytes] = set()
     for _ in range(_MAX_BOXES):
         if position >= size:
             break

@@ -1,0 +1,135 @@
+"""The process in which libav runs: takes a function and arguments, answers with the result.
+
+Started by `processors.media.sandbox` and by nothing else. It imports what decoding needs first,
+then limits itself, then works until its parent closes the connection or dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy  # noqa: F401  imported before the limits are set, like the two above
+
+from processors.errors import MediaError
+from processors.media import scoring  # noqa: F401  brings what decoding needs besides
+from processors.media.container import limit_pixels
+from processors.media.messages import Answer, Task
+
+_PARENT_CHECK_S = 0.5
+_MAX_OPEN_FILES = 64
+_CPU_GRACE_S = 10
+"""CPU time beyond the deadline: the parent's clock should strike first."""
+
+
+class Limits(NamedTuple):
+    """What the process may take."""
+
+    memory_bytes: int
+    """Address space beyond what it has after its imports."""
+    max_pixels: int
+
+
+def main(argv: list[str]) -> None:
+    """Serve tasks over the connection whose file descriptor is the first argument."""
+    descriptor, parent, memory_bytes, max_pixels = (int(text) for text in argv)
+    # Ctrl-C goes to the whole process group; when to stop is the parent's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    connection: Connection[Answer, Any] = Connection(descriptor)
+    _limit(Limits(memory_bytes, max_pixels))
+    connection.send(Answer())
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        except Exception as error:
+            # Arguments that cannot be unpickled here, say of a module that is not importable.
+            connection.send(_failed(error))
+            continue
+        _allow_cpu(task.deadline_s)
+        answer = _perform(task)
+        try:
+            connection.send(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except Exception as error:
+            connection.send(_failed(error))
+
+
+def _perform(task: Task) -> Answer:
+    try:
+        return Answer(value=task.function(*task.args))
+    except MediaError as error:
+        return Answer(media_error=error)
+    except MemoryError as error:
+        return Answer(out_of_memory=str(error) or "MemoryError")
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            return Answer(out_of_memory="OpenCV could not allocate memory")
+        return _failed(error)
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> Answer:
+    text = f"{type(error).__name__}: {error}"
+    return Answer(error=text, trace="".join(traceback.format_exception(error)))
+
+
+def _limit(limits: Limits) -> None:
+    # Decoding is parallel over processes; threads would also count against the address space.
+    cv2.setNumThreads(1)
+    av.logging.set_level(None)
+    limit_pixels(limits.max_pixels)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    allowed = {
+        resource.RLIMIT_AS: in_use + limits.memory_bytes,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: _MAX_OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, value in allowed.items():
+        hard = resource.getrlimit(kind)[1]
+        # An administrator's limit may be tighter than ours.
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def _allow_cpu(deadline_s: float) -> None:
+    """Let the process use CPU for one more task: the limit counts over its whole life."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = math.ceil(used.ru_utime + used.ru_stime + deadline_s) + _CPU_GRACE_S
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _die_with(parent: int) -> None:
+    """Kill this process when its parent is gone.
+
+    Not by prctl(PR_SET_PDEATHSIG): that strikes when the *thread* that started us ends, and
+    the hosts' worker threads come and go.
+    """
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
