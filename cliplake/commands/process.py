@@ -1,0 +1,29 @@
+"""`cliplake process`: the pool's driver in the foreground."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cliplake.context import context_of, recipe_of
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def process(
+        context: typer.Context,
+        rescan: Annotated[
+            bool,
+            typer.Option(
+                "--rescan",
+                help="Read the whole table of clips once, then follow it; what has a result "
+                "keeps it. The way on after a position in the lake was lost.",
+            ),
+        ] = False,
+    ) -> None:
+        """Score clips as they arrive, until it is told to stop (SIGTERM or Ctrl-C)."""
+        from processors.pool.driver import Driver
+
+        settings = context_of(context).settings()
+        Driver(settings, recipe_of(settings)).run(rescan=rescan)
