@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
 
-import click
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -95,11 +95,11 @@ def report(error: Exception, *, debug: bool) -> int:
 class Commands(TyperGroup):
     """A group of commands whose errors become a line on stderr and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         debug = bool(ctx.params.get("debug"))
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
             err.print("interrupted", style="yellow")
@@ -109,6 +109,9 @@ class Commands(TyperGroup):
             sys.stderr.close()
             ctx.exit(Exit.OK)
         except Exception as error:
+            if type(error).__module__.startswith("typer."):
+                # A usage error: typer prints it beside the command's usage, exit code 2.
+                raise
             ctx.exit(report(error, debug=debug))
 
 
