@@ -1,0 +1,114 @@
+"""Reading an object from an S3-compatible store, from buckets that the settings name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from typing import Any
+from urllib.parse import SplitResult, unquote
+
+from processors.fetch_problem import Deadline, FetchProblem
+from schemas.reasons import MediaReason
+from schemas.settings import FetchSettings
+
+_CHUNK = 1 << 18
+_GONE = frozenset({"NoSuchKey", "NoSuchBucket", "404", "NotFound"})
+
+
+class S3Reader:
+    """Streams objects; credentials come from where boto3 looks for them."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def chunks(self, parts: SplitResult, deadline: Deadline) -> Generator[bytes, None, None]:
+        """The object's bytes, in pieces; raises `FetchProblem`."""
+        from botocore.exceptions import (  # type: ignore[import-untyped]
+            BotoCoreError,
+            ClientError,
+        )
+        from urllib3.exceptions import HTTPError
+
+        bucket, key = self._allowed(parts)
+        try:
+            deadline.remaining()
+            answer = self._s3().get_object(Bucket=bucket, Key=key)
+            announced = int(answer["ContentLength"])
+            if announced > self._settings.max_bytes:
+                answer["Body"].close()
+                raise FetchProblem(
+                    MediaReason.TOO_LARGE,
+                    f"it has {announced} bytes, and fetch.max_bytes is {self._settings.max_bytes}",
+                )
+            received = 0
+            with answer["Body"] as body:
+                for chunk in body.iter_chunks(_CHUNK):
+                    deadline.remaining()
+                    received += len(chunk)
+                    yield chunk
+        except ClientError as error:
+            raise _refused(error) from None
+        except (BotoCoreError, HTTPError, OSError) as error:
+            timed_out = "Timeout" in type(error).__name__
+            raise FetchProblem(
+                MediaReason.FETCH_TIMEOUT if timed_out else MediaReason.FETCH_FAILED,
+                f"the store failed: {type(error).__name__}: {error}",
+                retryable=True,
+            ) from None
+        if received != announced:
+            raise FetchProblem(
+                MediaReason.FETCH_FAILED,
+                f"{announced} bytes were announced, and {received} came",
+                retryable=True,
+            )
+
+    def _allowed(self, parts: SplitResult) -> tuple[str, str]:
+        # Not .hostname, which would lower the case of a bucket's name.
+        bucket, key = parts.netloc, unquote(parts.path.removeprefix("/"))
+        if parts.query or parts.fragment:
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED, "in an s3 URI '?' is written %3F and '#' %23"
+            )
+        if bucket not in self._settings.s3_buckets:
+            allowed = ", ".join(self._settings.s3_buckets) or "none is set"
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED,
+                f"bucket {bucket!r} is not among the allowed ones (fetch.s3_buckets: {allowed})",
+            )
+        if not key:
+            raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "the URI names no object")
+        return bucket, key
+
+    def _s3(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                import boto3  # type: ignore[import-untyped]
+                from botocore.config import Config  # type: ignore[import-untyped]
+
+                self._client = boto3.client(
+                    "s3",
+                    endpoint_url=self._settings.s3_endpoint or None,
+                    config=Config(
+                        connect_timeout=self._settings.connect_timeout_s,
+                        read_timeout=self._settings.read_timeout_s,
+                        # Attempts are counted by the caller, which also watches the deadline.
+                        retries={"total_max_attempts": 1, "mode": "standard"},
+                        # Stores other than AWS know buckets by path more often than by host.
+                        s3={"addressing_style": "path"} if self._settings.s3_endpoint else None,
+                    ),
+                )
+            return self._client
+
+
+def _refused(error: Any) -> FetchProblem:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in _GONE or status == 404:
+        return FetchProblem(MediaReason.NOT_FOUND, f"the store answered {code or status}")
+    return FetchProblem(
+        MediaReason.FETCH_FAILED,
+        f"the store answered {code or status}",
+        retryable=status >= 500 or status in (408, 429) or code == "SlowDown",
+    )
