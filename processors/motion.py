@@ -8,15 +8,18 @@ in the wrong order and so distorts the picture; here its shape is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from processors.frames import to_luma
-from schemas.recipe import MotionScoreFilter
+
+if TYPE_CHECKING:
+    # Not at run time: the decoder's child process would load all that recipes need.
+    from schemas.recipe import MotionScoreFilter
 
 MODEL_NAME = "farneback"
 NO_PAIR_SCORE = -1.0
@@ -102,10 +105,16 @@ class MotionMeter:
             if index == 1:
                 self._pair(luma)
 
-    def score(self, last_index: int, last_frame: Callable[[], NDArray[np.uint8]]) -> float:
-        """The clip's score; ``last_frame`` is called only if the clip is shorter than a step."""
-        if last_index >= 1 and not self._stepped:
-            self._pair(self._luma(last_frame()))
+    def wants_last(self, last_index: int) -> bool:
+        """At the clip's end: whether `add_last` needs its last frame once more."""
+        return last_index >= 1 and not self._stepped
+
+    def add_last(self, bgr: NDArray[np.uint8]) -> None:
+        """Take in the last frame of a clip that is shorter than the step."""
+        self._pair(self._luma(bgr))
+
+    def score(self) -> float:
+        """The clip's score, pixels (or a share of the diagonal) a sampled pair of frames."""
         return float(np.mean(self._scores)) if self._scores else NO_PAIR_SCORE
 
     def _luma(self, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,121 @@
+"""What the enrichment says about a clip: its rows of enriched_clips, clip_frames, failed_clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from processors.errors import MediaError
+from schemas.reasons import ClipStatus, RejectReason
+from schemas.recipe import Recipe
+from schemas.tables import (
+    CLIP_COLUMN_NAMES,
+    ENRICHED_CLIPS,
+    FAILED_CLIPS,
+    KAFKA_COLUMN_NAMES,
+)
+
+SEQUENCE_COLUMN = "enrich_seq"
+"""Set by whoever writes the rows."""
+
+
+@dataclass
+class ClipResult:
+    """A clip's verdict, as rows that lack only ``enrich_seq``."""
+
+    clip_id: str
+    status: ClipStatus
+    enriched: dict[str, Any]
+    """Of ``enriched_clips``; always there."""
+    frames: dict[str, Any] | None = None
+    """Of ``clip_frames``; None if no frames are stored."""
+    failure: dict[str, Any] | None = None
+    """Of ``failed_clips``; None unless it failed."""
+
+
+def passed(clip: Mapping[str, Any], recipe: Recipe, scores: Mapping[str, Any]) -> ClipResult:
+    """The result of a clip that met every gate. ``scores``: the columns that were measured."""
+    return _result(clip, recipe, ClipStatus.KEPT, None, scores)
+
+
+def rejected(
+    clip: Mapping[str, Any], recipe: Recipe, reason: RejectReason, scores: Mapping[str, Any]
+) -> ClipResult:
+    """The result of a clip that a gate rejected."""
+    return _result(clip, recipe, ClipStatus.REJECTED, reason.value, scores)
+
+
+def failed(
+    clip: Mapping[str, Any],
+    recipe: Recipe,
+    error: MediaError,
+    scores: Mapping[str, Any] | None = None,
+    attempts: int = 1,
+) -> ClipResult:
+    """The result of a clip that could not be scored; what was measured until then is kept."""
+    measured = {**(scores or {}), "attempts": attempts}
+    result = _result(clip, recipe, ClipStatus.FAILED, error.reason.value, measured)
+    result.failure = {
+        **{name: None for name in FAILED_CLIPS.column_names if name != SEQUENCE_COLUMN},
+        **{name: clip.get(name) for name in KAFKA_COLUMN_NAMES},
+        "clip_id": clip["clip_id"],
+        "video_key": clip["video_key"],
+        "uri": without_credentials(clip["uri"]),
+        "stage": error.stage,
+        "reason": error.reason.value,
+        "error": error.error,
+        "retryable": error.retryable,
+        "attempts": attempts,
+        "failed_at": result.enriched["enriched_at"],
+    }
+    return result
+
+
+def duration_rejected(clip: Mapping[str, Any], recipe: Recipe) -> ClipResult:
+    """The result of a clip that the duration filter dropped; it is never decoded.
+
+    Raises `ValueError` if the filter let it pass.
+    """
+    reason = clip.get("duration_reject_reason")
+    if clip["duration_ok"] or reason is None:
+        raise ValueError(f"clip {clip['clip_id']} passed the duration filter")
+    return rejected(clip, recipe, RejectReason(reason), {})
+
+
+def without_credentials(uri: str) -> str:
+    """A URI without user, password, query and fragment: signatures and tokens stand there."""
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _result(
+    clip: Mapping[str, Any],
+    recipe: Recipe,
+    status: ClipStatus,
+    reason: str | None,
+    scores: Mapping[str, Any],
+) -> ClipResult:
+    columns = [name for name in ENRICHED_CLIPS.column_names if name != SEQUENCE_COLUMN]
+    unknown = set(scores) - set(columns)
+    if unknown:
+        raise ValueError(f"enriched_clips has no column {', '.join(sorted(unknown))}")
+    row: dict[str, Any] = dict.fromkeys(columns)
+    row.update({name: clip.get(name) for name in (*CLIP_COLUMN_NAMES, *KAFKA_COLUMN_NAMES)})
+    row.update(
+        status=status.value,
+        kept=status is ClipStatus.KEPT,
+        reject_reason=reason,
+        recipe=recipe.name,
+        scores_fingerprint=recipe.scores_fingerprint,
+        gates_fingerprint=recipe.gates_fingerprint,
+        gpu_s=0.0,
+        cpu_s=0.0,
+        stage_seconds={},
+        attempts=1,
+        enriched_at=datetime.now(UTC),
+    )
+    row.update(scores)
+    return ClipResult(clip["clip_id"], status, row)
