@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pickle
 import traceback
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import ray
 
 from processors.errors import DependencyFault, StageStartError
 from processors.pool.lake import Lake
-from processors.pool.results import Result
+from processors.results import ClipResult
 from schemas.recipe import parse_recipe
 from schemas.settings import parse_settings_json
 from schemas.tables import CLIP_FRAMES
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 class BatchOutcome:
     """What became of one micro-batch: results, or a fault that blames nobody, or an error."""
 
-    results: list[Result] = field(default_factory=list)
+    results: list[ClipResult] = field(default_factory=list)
     """One a clip, in order, without their frames; empty if there is a fault or an error."""
     frames: bytes | None = None
     """Pickled commit messages of the frame files that were written."""
@@ -42,6 +44,15 @@ class BatchOutcome:
     """Something we depend on is out; the same clips may be given again later."""
     error: str | None = None
     """The chain raised; one of the clips, or the chain itself, is to blame."""
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """The first answer of an actor; ``error`` is the person's line if a stage cannot start."""
+
+    node_id: str
+    pid: int
+    error: str | None = None
 
 
 class EnrichActor:
@@ -54,30 +65,27 @@ class EnrichActor:
         self._lake = Lake(self._settings)
         self._chain: Any = None
 
-    def start(self) -> str | None:
-        """Load every model once; None, or the line for the person if a stage cannot start."""
+    def start(self) -> StartReport:
+        """Load every model, once; answers after a restart of the actor as well."""
+        node_id, pid = ray.get_runtime_context().get_node_id(), os.getpid()
         if self._chain is not None:
-            return None
+            return StartReport(node_id, pid)
         module, _, name = self._chain_name.partition(":")
         try:
             chain = getattr(importlib.import_module(module), name)(self._recipe, self._settings)
             chain.setup()
         except StageStartError as error:
-            return str(error)
+            return StartReport(node_id, pid, str(error))
         except Exception as error:
             logger.exception("the chain could not be set up")
-            return f"the stages cannot start: {type(error).__name__}: {error}"
+            return StartReport(node_id, pid, f"the stages cannot start: {_last_words(error)}")
         self._chain = chain
-        return None
-
-    def ping(self) -> bool:
-        """Answers when the actor is alive and not at work."""
-        return True
+        return StartReport(node_id, pid)
 
     def run(self, clips: Sequence[Mapping[str, Any]], sequence: Sequence[int]) -> BatchOutcome:
         """Run the chain over clips; ``sequence`` is the enrich_seq of each one's rows."""
         try:
-            results: list[Result] = self._chain.run(clips)
+            results: list[ClipResult] = self._chain.run(clips)
         except DependencyFault as error:
             return BatchOutcome(fault=str(error) or type(error).__name__)
         except Exception as error:
@@ -98,7 +106,7 @@ class EnrichActor:
             self._chain.close()
             self._chain = None
 
-    def _write_frames(self, results: Sequence[Result], sequence: Sequence[int]) -> bytes | None:
+    def _write_frames(self, results: Sequence[ClipResult], sequence: Sequence[int]) -> bytes | None:
         rows = [
             {**result.frames, "enrich_seq": number}
             for result, number in zip(results, sequence, strict=True)

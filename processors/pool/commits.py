@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponent
 from processors.pool.errors import CommitFailed
 from processors.pool.lake import Lake
 from processors.pool.position import TARGET, Position
-from processors.pool.results import Result
+from processors.results import ClipResult
 from schemas.tables import CLIP_FRAMES, ENRICHED_CLIPS, FAILED_CLIPS, Table
 
 ATTEMPTS = 6
@@ -44,7 +44,7 @@ class Committer:
         """Results that wait for the next commit."""
         return len(self._enriched)
 
-    def add(self, result: Result, enrich_seq: int) -> None:
+    def add(self, result: ClipResult, enrich_seq: int) -> None:
         """Take a clip's rows; its frames come by `add_frames`."""
         self._enriched.append({**result.enriched, "enrich_seq": enrich_seq})
         if result.failure is not None:

@@ -1,0 +1,297 @@
+"""Hands micro-batches to the actors, and finds out who is to blame when one fails.
+
+A dying actor also fails the calls queued behind the guilty one, so a failed batch only makes its
+clips suspects. Suspects run alone, each on an actor that has just answered, and only a failure
+then counts against a clip. A fault of something we depend on pauses everything and blames nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from processors.errors import MediaError
+from processors.pool.actors import BatchOutcome
+from processors.pool.progress import Span
+from processors.pool.workers import Worker, Workers
+from processors.results import ClipResult, failed
+from schemas.reasons import ClipStatus, MediaReason
+from schemas.recipe import Recipe
+from schemas.settings import Settings
+
+CALL_SLACK_S = 10.0
+"""On top of what decoding and fetching may take: model stages, queueing and writing frames."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+"""Back-off while something we depend on is out; a minute keeps the log readable for days."""
+
+STAGE = "pool"
+"""What stands as the stage of a clip whose worker died: nobody saw which stage it was in."""
+
+_WORTH_RETRYING = frozenset(
+    {MediaReason.DECODER_CRASHED, MediaReason.DECODER_TIMEOUT, MediaReason.OUT_OF_MEMORY}
+)
+"""Failures inside the decoder's process that may come from the machine's state, not the clip."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Work:
+    """One clip on its way: the row of ``clips``, and where it was read."""
+
+    clip: dict[str, Any]
+    span: Span
+    index: int
+    sequence: int
+    """``enrich_seq`` of whatever rows come of it."""
+    attempts: int = 0
+    """Tries that failed by its own fault."""
+
+
+@dataclass
+class Finished:
+    """Clips with their results, and the frame files that belong to them."""
+
+    pairs: list[tuple[Work, ClipResult]] = field(default_factory=list)
+    frames: list[bytes] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Call:
+    """A micro-batch that an actor has."""
+
+    works: list[Work]
+    ref: Any
+    allowance_s: float
+    alone: bool
+    submitted: float = field(default_factory=time.monotonic)
+
+
+class Dispatcher:
+    """Feeds the actors; single-threaded, never blocks longer than asked (but for the start)."""
+
+    def __init__(self, workers: Workers, recipe: Recipe, settings: Settings) -> None:
+        self._workers = workers
+        self._recipe = recipe
+        self._settings = settings
+        self._per_actor = settings.pool.calls_in_flight
+        self._waiting: deque[list[Work]] = deque()
+        """Batches that a fault sent back; nobody is to blame."""
+        self._suspects: deque[Work] = deque()
+        self._paused_until = 0.0
+        self._pause_s = 0.0
+        self._finished = Finished()
+
+    @property
+    def in_flight(self) -> int:
+        """Clips handed in with `submit` that `poll` has not given back."""
+        running = sum(len(call.works) for worker in self._workers for call in worker.calls)
+        return running + sum(len(batch) for batch in self._waiting) + len(self._suspects)
+
+    @property
+    def paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
+    def free_slots(self) -> int:
+        """Micro-batches that can be submitted now without queueing deeper than is allowed."""
+        if self.paused or self._waiting or self._suspects:
+            return 0
+        return sum(
+            max(0, self._per_actor - len(worker.calls))
+            for worker in self._workers.ready()
+            if not any(call.alone for call in worker.calls)
+        )
+
+    def submit(self, works: list[Work]) -> None:
+        """Hand a micro-batch to the least loaded actor; ask `free_slots` first."""
+        self._waiting.append(works)
+        self._feed()
+
+    def poll(self, timeout_s: float) -> Finished:
+        """What has finished, after waiting at most ``timeout_s`` for the first of it.
+
+        `StageStartError` or `PoolUnavailable` if an actor cannot be brought back.
+        """
+        self._feed()
+        refs = [call.ref for worker in self._workers for call in worker.calls]
+        refs += self._workers.starting_refs()
+        if not refs:
+            time.sleep(timeout_s)
+        else:
+            ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+            if ready:
+                ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+                self._collect(set(ready))
+        self._workers.check_started()
+        self._kill_hanging()
+        self._feed()
+        finished, self._finished = self._finished, Finished()
+        return finished
+
+    # Feeding
+
+    def _feed(self) -> None:
+        if self.paused:
+            return
+        while self._suspects:
+            worker = next((w for w in self._workers.ready() if not w.calls), None)
+            if worker is None:
+                return
+            if not self._workers.answers(worker):
+                continue
+            self._call(worker, [self._suspects.popleft()], alone=True)
+        while self._waiting:
+            free = [w for w in self._workers.ready() if not any(c.alone for c in w.calls)]
+            worker = min(free, key=lambda w: len(w.calls), default=None)
+            if worker is None or len(worker.calls) >= self._per_actor:
+                return
+            self._call(worker, self._waiting.popleft(), alone=False)
+
+    def _call(self, worker: Worker, works: list[Work], *, alone: bool) -> None:
+        ref = worker.actor.run.remote(
+            [work.clip for work in works], [work.sequence for work in works]
+        )
+        worker.calls.append(Call(works, ref, self._allowance(works), alone))
+
+    def _allowance(self, works: Sequence[Work]) -> float:
+        """Seconds after which a call hangs: fetching each video, decoding each clip, and slack.
+
+        The limits inside the actor are tighter and blame better; this is for an actor that is
+        itself stuck.
+        """
+        decode, videos = self._settings.decode, {work.clip["video_key"] for work in works}
+        allowance: float = (
+            CALL_SLACK_S
+            + len(videos) * self._settings.fetch.deadline_s
+            + sum(
+                decode.deadline_base_s
+                + decode.deadline_per_video_second_s * work.clip["duration_s"]
+                for work in works
+            )
+        )
+        return allowance
+
+    # Collecting
+
+    def _collect(self, ready: set[Any]) -> None:
+        for worker in list(self._workers):
+            while worker.calls and worker.calls[0].ref in ready:
+                call = worker.calls.popleft()
+                worker.last_answer = time.monotonic()
+                try:
+                    outcome: BatchOutcome = ray.get(call.ref)
+                except ray.exceptions.RayTaskError as error:
+                    # The actor lives; the call's arguments or results did not pass.
+                    outcome = BatchOutcome(error=f"the call failed: {error}")
+                except ray.exceptions.RayError as error:
+                    worker.calls.appendleft(call)
+                    self._actor_lost(worker, error)
+                    break
+                self._take(call, outcome)
+
+    def _take(self, call: Call, outcome: BatchOutcome) -> None:
+        if outcome.fault is not None:
+            self._waiting.appendleft(call.works)
+            self._pause(outcome.fault)
+            return
+        self._pause_s = 0.0
+        if outcome.error is not None:
+            self._suspect(call, MediaReason.STAGE_ERROR, outcome.error)
+            return
+        if outcome.frames is not None:
+            self._finished.frames.append(outcome.frames)
+        for work, result in zip(call.works, outcome.results, strict=True):
+            self._take_result(work, result)
+
+    def _take_result(self, work: Work, result: ClipResult) -> None:
+        work.attempts += 1
+        if result.status is ClipStatus.FAILED and result.failure is not None:
+            retry = (
+                result.failure.get("retryable") or result.failure.get("reason") in _WORTH_RETRYING
+            )
+            if retry and work.attempts < self._settings.pool.attempts:
+                self._suspects.append(work)
+                return
+            result.failure["attempts"] = work.attempts
+        result.enriched["attempts"] = work.attempts
+        self._finished.pairs.append((work, result))
+
+    def _pause(self, why: str) -> None:
+        if self.paused:
+            return
+        self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        self._paused_until = time.monotonic() + self._pause_s
+        logger.warning("waiting %.0f s, no clip is to blame: %s", self._pause_s, why)
+
+    def _suspect(self, call: Call, reason: MediaReason, error: str) -> None:
+        """Clips of a failed call run alone next; one that was alone has had a try of its own."""
+        if not call.alone:
+            logger.warning(
+                "a batch of %d clips failed, each runs alone: %s", len(call.works), error
+            )
+            self._suspects.extend(call.works)
+            return
+        work = call.works[0]
+        work.attempts += 1
+        if work.attempts < self._settings.pool.attempts:
+            self._suspects.append(work)
+            return
+        logger.warning("clip %s is given up (%s): %s", work.clip["clip_id"], reason, error)
+        blame = MediaError(reason, error, stage=STAGE, retryable=True)
+        result = failed(work.clip, self._recipe, blame, attempts=work.attempts)
+        self._finished.pairs.append((work, result))
+
+    # Actors that die or hang
+
+    def _actor_lost(self, worker: Worker, error: BaseException) -> None:
+        calls, worker.calls = list(worker.calls), deque()
+        reason = MediaReason.DECODER_TIMEOUT if worker.hung else MediaReason.DECODER_CRASHED
+        if isinstance(error, ray.exceptions.OutOfMemoryError):
+            reason = MediaReason.OUT_OF_MEMORY
+        text = (
+            "the worker did not answer in time and was killed"
+            if worker.hung
+            else f"the worker died: {_first_lines(error)}"
+        )
+        node_gone = self._workers.node_is_gone(worker)
+        for call in calls:
+            if node_gone:
+                self._waiting.appendleft(call.works)
+            else:
+                self._suspect(call, reason, text)
+        if node_gone:
+            logger.warning("node %s is gone, its clips go to others", worker.node_id)
+        self._workers.restart(worker)
+
+    def _kill_hanging(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if not worker.calls or worker.hung:
+                continue
+            call = worker.calls[0]
+            if now - max(call.submitted, worker.last_answer) > call.allowance_s:
+                logger.warning("an actor has not answered for %.0f s, killing it", call.allowance_s)
+                worker.hung = True
+                # ray.cancel does not stop an actor that hangs in C code; its process has to go.
+                ray.kill(worker.actor, no_restart=False)
+
+    def give_back(self) -> int:
+        """Forget what is in flight, for whoever reads the source next; how many clips it was."""
+        left = self.in_flight
+        self._waiting.clear()
+        self._suspects.clear()
+        for worker in self._workers:
+            worker.calls.clear()
+        return left
+
+
+def _first_lines(error: BaseException, count: int = 12) -> str:
+    lines: Iterable[str] = (line.strip() for line in str(error).splitlines())
+    return " ".join([line for line in lines if line][:count])[:1000]

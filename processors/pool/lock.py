@@ -1,0 +1,58 @@
+"""One driver a lake: Paimon's commit on a plain file system is not atomic between processes.
+
+The lock is the operating system's, so it goes with its process, however that ends. It lies
+beside the warehouse if that is a folder, where every driver on this machine finds it; for other
+stores it lies in the state folder, and keeping drivers apart across machines is the operator's
+task (run one replica).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock, Timeout
+
+from processors.pool.errors import AlreadyRunning
+from schemas.settings import Settings
+
+
+def lock_file(settings: Settings) -> Path:
+    """Where the lock of this lake's driver is."""
+    warehouse = settings.catalog_options["warehouse"]
+    parts = urlsplit(warehouse)
+    if parts.scheme in ("", "file"):
+        # Paimon takes the path of a file: URI as it stands; as_uri() percent-encodes it.
+        folder = Path(unquote(parts.path) if parts.scheme else warehouse) / ".cliplake"
+    else:
+        folder = settings.state_dir / "pool"
+    return folder / f"{settings.catalog.database}-driver.lock"
+
+
+@contextmanager
+def only_driver(settings: Settings) -> Iterator[None]:
+    """Hold the lock; `AlreadyRunning` names the process that has it."""
+    file = lock_file(settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # The pid is in a file of its own: the lock's file is truncated by whoever tries for it.
+    holder = file.with_suffix(".pid")
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        with suppress(OSError):
+            pid = holder.read_text(encoding="ascii").strip()
+            raise AlreadyRunning(
+                f"another driver writes to this lake already: process {pid} (lock {file})"
+            ) from None
+        raise AlreadyRunning(f"another driver writes to this lake already (lock {file})") from None
+    try:
+        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        lock.release()
