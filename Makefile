@@ -11,7 +11,7 @@ STAMPS := .cache/stamps
 BIN := .venv/bin
 # pip shows its progress on a terminal, and only trouble elsewhere.
 PIP := -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
-MVN := MAVEN_OPTS="$${MAVEN_OPTS-} -Djansi.mode=strip" mvn --quiet --batch-mode -Dstyle.color=never
+MVN := mvn --quiet --batch-mode
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
