@@ -32,12 +32,22 @@ _SHORT = {
 _STYLES = {"kept": "green", "rejected": "yellow", "failed": "red"}
 
 
-def clips_table(clips: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+_WIDE = 110
+_ONLY_WIDE = ("brightness", "black_fraction", "overexposed_fraction", "frame_count")
+
+
+def clips_table(clips: Sequence[Mapping[str, Any]], width: int, title: str | None = None) -> Table:
     """Rows of ``enriched_clips`` with ``name`` (of the video) beside them; one line a clip.
 
-    A score that no clip has gets no column.
+    A score that no clip has gets no column; a terminal of ``width`` columns that has not room
+    for all leaves out what no gate looks at by default.
     """
-    scores = [name for name in SCORES if any(clip.get(name) is not None for clip in clips)]
+    scores = [
+        name
+        for name in SCORES
+        if any(clip.get(name) is not None for clip in clips)
+        and (width >= _WIDE or name not in _ONLY_WIDE)
+    ]
     table = Table(title=title, title_justify="left", show_edge=False, header_style="bold")
     table.add_column("video", overflow="fold")
     table.add_column("start - end, s", justify="right", no_wrap=True)

@@ -128,7 +128,7 @@ class Bars:
         self._totals: dict[str, int | None] = {name: (totals or {}).get(name) for name in names}
         self._note = ""
         self._said = ""
-        self._said_at = 0.0
+        self._said_at = time.monotonic()
         self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
 

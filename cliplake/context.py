@@ -29,6 +29,16 @@ class Context:
             return load_settings_json(self.settings_json)
         return load_settings(self.settings_file, **overrides)
 
+    def running_settings(self) -> Settings:
+        """The settings of the stack that runs in their state folder, with the ports it chose.
+
+        Without one: just the settings.
+        """
+        from deploy.local.state import StateFolder
+
+        settings = self.settings()
+        return StateFolder(settings.state_dir).running_settings() or settings
+
 
 def context_of(context: typer.Context) -> Context:
     """The `Context` that the global options made."""

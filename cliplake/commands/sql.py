@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
             raise _Usage("--json and --csv exclude each other")
         most = limit if limit or as_json or as_csv else _SHOWN_ROWS
         statement = sys.stdin.read() if query == "-" else query
-        found = LakeSql(context_of(context).settings()).query(statement, most)
+        found = LakeSql(context_of(context).running_settings()).query(statement, most)
         rows = found if most is None else found.slice(0, most)
         if as_json:
             json.dump(_plain_rows(rows), sys.stdout, ensure_ascii=False, indent=1)

@@ -63,7 +63,7 @@ def send(context: typer.Context, references: list[str], source: str | None) -> N
     """Send checked references; says how many were acknowledged, also when it fails."""
     from ingest.producer import Producer
 
-    settings = context_of(context).settings()
+    settings = context_of(context).running_settings()
     topic = settings.kafka.topic
     _warn_of_paths_outside(settings, references)
     acknowledged = 0

@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
             if video.dead_letter is not None
         ]
         if clips:
-            out.print(clips_table(clips))
+            out.print(clips_table(clips, out.width))
         if letters:
             out.print(dead_letters_table(letters, title="\nDead letters" if clips else None))
         kept = sum(clip["kept"] for clip in clips)

@@ -1,0 +1,324 @@
+"""The accounts: what came in, what became of it, and whether that adds up.
+
+received messages = accepted + repeats + rejected; each video has clips or is a dead letter; each
+clip has one row of enriched_clips. Counted by queries over the lake and by the topic's offsets,
+so they hold for everything that was ever written, whichever process wrote it.
+
+While something is on its way the sums are open, which is not the same as wrong: wrong is what
+can no longer come right, like a clip of no video or a row that is there twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from cliplake.query import LakeSql
+from ingest.topic import PartitionOffsets, topic_offsets
+from schemas.settings import Settings
+from schemas.tables import TABLES
+
+_LOOK_AGAIN_S = 2.0
+"""Two queries do not see the same moment: what looks wrong must look wrong twice."""
+
+
+class Balance(StrEnum):
+    """Whether the accounts add up."""
+
+    BALANCED = "balanced"
+    IN_PROGRESS = "in progress"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+    """Nothing is wrong in the lake, and what is on the topic could not be seen."""
+
+
+@dataclass(frozen=True)
+class StageAccount:
+    """What one stage has before it and behind it, in its own unit."""
+
+    unit: str
+    waiting: int
+    """Neither done nor in flight; what is in flight counts here where that is not known."""
+    in_flight: int | None
+    """Handed out and not finished; None where nobody can say from outside."""
+    done: int
+    """Passed on to the next stage, or kept."""
+    repeats: int
+    """Dropped since they had been there before."""
+    rejected: int
+    """Ended by a gate."""
+    dead: int
+    """Dead letters."""
+
+    @property
+    def finished(self) -> int:
+        return self.done + self.repeats + self.rejected + self.dead
+
+    @property
+    def total(self) -> int:
+        return self.finished + self.waiting + (self.in_flight or 0)
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """One look at the lake and the topic."""
+
+    stages: dict[str, StageAccount]
+    """``arrivals`` (messages), ``split`` (videos), ``duration`` and ``enrich`` (clips)."""
+    rows: dict[str, int]
+    """By table."""
+    reasons: dict[str, dict[str, int]]
+    """By table with reasons: how often each."""
+    kafka_lag: dict[int, int] | None
+    """Records that came after the last one in the lake, by partition; None: topic not seen."""
+    problems: tuple[str, ...] = field(default=())
+    """What can no longer come right, a sentence each."""
+
+    @property
+    def balance(self) -> Balance:
+        """Broken if anything is wrong; balanced if nothing is on its way either."""
+        if self.problems:
+            return Balance.BROKEN
+        if self.kafka_lag is None:
+            return Balance.UNKNOWN
+        waiting = any(stage.waiting or stage.in_flight for stage in self.stages.values())
+        return Balance.IN_PROGRESS if waiting else Balance.BALANCED
+
+    @property
+    def balanced(self) -> bool:
+        return self.balance is Balance.BALANCED
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for `cliplake status --json`."""
+        return {
+            **asdict(self),
+            "problems": list(self.problems),
+            "balance": self.balance.value,
+            "balanced": self.balanced,
+        }
+
+
+Offsets = Callable[[], Mapping[int, PartitionOffsets]]
+
+
+def read_accounts(
+    settings: Settings,
+    sql: LakeSql | None = None,
+    *,
+    in_flight: int = 0,
+    topic: Offsets | Literal["settings"] | None = "settings",
+) -> Accounts:
+    """The accounts now. ``in_flight``: clips that the pool has handed out.
+
+    ``topic`` gives the topic's offsets, by default those of the settings' broker; None if it
+    cannot be seen. `ConfigError` if there is no lake, no topic, or no broker.
+    """
+    sql = sql or LakeSql(settings)
+    offsets = (lambda: topic_offsets(settings)) if topic == "settings" else topic
+    found = _look(settings, sql, offsets, in_flight)
+    if found.problems:
+        time.sleep(_LOOK_AGAIN_S)
+        again = _look(settings, sql, offsets, in_flight)
+        before = {_kind(problem) for problem in found.problems}
+        lasting = tuple(problem for problem in again.problems if _kind(problem) in before)
+        found = replace(again, problems=lasting)
+    return found
+
+
+def _look(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight: int) -> Accounts:
+    # From the end of the pipeline to its start: what is read later can only have more.
+    clips = sql.numbers(_CLIPS)
+    videos = sql.numbers(_VIDEOS)
+    topic = settings.kafka.topic.replace("'", "''")
+    days = settings.flink.repeat_memory_days
+    messages = sql.numbers(_MESSAGES.format(topic=topic, seconds=int(days * 86_400)))
+    seen = {
+        int(row["kafka_partition"]): row
+        for row in sql.query(_PARTITIONS.format(topic=topic)).to_pylist()
+    }
+    accounted = messages["accepted"] + messages["repeated"] + messages["rejected"]
+    received = accounted
+    lag: dict[int, int] | None = None
+    problems: list[str] = []
+    if offsets is not None:
+        received, lag, problems = _against_topic(settings.kafka.topic, offsets(), seen)
+    if accounted > received:
+        problems.append(
+            f"{accounted:,} messages are in the lake, and only {received:,} came in by the topic"
+        )
+    problems += [text.format(**messages) for key, text in _MESSAGE_PROBLEMS if messages[key]]
+    problems += [text.format(**videos) for key, text in _VIDEO_PROBLEMS if videos[key]]
+    problems += [text.format(**clips) for key, text in _CLIP_PROBLEMS if clips[key]]
+
+    unfinished = max(0, clips["clips"] - clips["enriched"])
+    flying = min(in_flight, unfinished)
+    stages = {
+        "arrivals": StageAccount(
+            "messages",
+            waiting=max(0, received - accounted),
+            in_flight=None,
+            done=messages["accepted"],
+            repeats=messages["repeated"],
+            rejected=0,
+            dead=messages["rejected"],
+        ),
+        "split": StageAccount(
+            "videos",
+            waiting=max(0, videos["videos"] - videos["split"] - videos["failed"]),
+            in_flight=None,
+            done=videos["split"],
+            repeats=0,
+            rejected=0,
+            dead=videos["failed"],
+        ),
+        "duration": StageAccount(
+            "clips",
+            waiting=0,
+            in_flight=None,
+            done=clips["clips"] - clips["wrong_length"],
+            repeats=0,
+            rejected=clips["wrong_length"],
+            dead=0,
+        ),
+        "enrich": StageAccount(
+            "clips",
+            waiting=unfinished - flying,
+            in_flight=flying,
+            done=clips["kept"],
+            repeats=0,
+            rejected=clips["rejected"],
+            dead=clips["failed"],
+        ),
+    }
+    return Accounts(
+        stages=stages,
+        rows=sql.numbers(_ROWS),
+        reasons={table: _reasons(sql, query) for table, query in _REASONS.items()},
+        kafka_lag=lag,
+        problems=tuple(problems),
+    )
+
+
+def _against_topic(
+    topic: str, offsets: Mapping[int, PartitionOffsets], seen: Mapping[int, Mapping[str, Any]]
+) -> tuple[int, dict[int, int], list[str]]:
+    """Messages that came in, the lag by partition, and what is wrong between lake and topic."""
+    received = 0
+    lag: dict[int, int] = {}
+    problems: list[str] = []
+    for partition, found in sorted(offsets.items()):
+        first = last = None
+        if partition in seen:
+            first, last = int(seen[partition]["first"]), int(seen[partition]["last"])
+        # Records that retention has taken away since are in the lake, and came in.
+        begin = found.begin if first is None else min(first, found.begin)
+        received += found.end - begin
+        lag[partition] = max(0, found.end - (begin if last is None else last + 1))
+        if last is not None and last >= found.end:
+            problems.append(
+                f"{topic}[{partition}]: the lake has offset {last:,}, and the topic ends before "
+                f"{found.end:,}: it was deleted and made again, or is another broker's"
+            )
+        elif last is not None and last + 1 < found.begin:
+            problems.append(
+                f"{topic}[{partition}]: offsets {last + 1:,} to {found.begin - 1:,} were removed "
+                "by the broker's retention before they were read"
+            )
+    problems += [
+        f"{topic}[{partition}]: the lake has rows of it, and the topic has no such partition"
+        for partition in sorted(set(seen) - set(offsets))
+    ]
+    return received, lag, problems
+
+
+def _reasons(sql: LakeSql, query: str) -> dict[str, int]:
+    return {str(row["reason"]): int(row["n"]) for row in sql.query(query).to_pylist()}
+
+
+def _kind(problem: str) -> str:
+    """A problem without its numbers, to tell whether it is the same one as before."""
+    return "".join(char for char in problem if not char.isdigit() and char != ",")
+
+
+_ROWS = "SELECT " + ", ".join(
+    f'(SELECT count(*) FROM {table.name}) AS "{table.name}"' for table in TABLES
+)
+
+_CLIPS = """
+SELECT
+  (SELECT count(*) FROM enriched_clips) AS enriched,
+  (SELECT count(*) FROM enriched_clips WHERE status = 'kept') AS kept,
+  (SELECT count(*) FROM enriched_clips WHERE status = 'rejected') AS rejected,
+  (SELECT count(*) FROM enriched_clips WHERE status = 'failed') AS failed,
+  (SELECT count(*) FROM enriched_clips e LEFT ANTI JOIN clips c ON e.clip_id = c.clip_id)
+    AS of_no_clip,
+  (SELECT count(*) FROM (SELECT clip_id FROM enriched_clips WHERE status = 'failed') e
+     LEFT ANTI JOIN failed_clips f ON e.clip_id = f.clip_id) AS without_failure,
+  (SELECT count(*) FROM (SELECT clip_id FROM clip_frames
+     GROUP BY clip_id, enrich_seq HAVING count(*) > 1) d) AS doubled_frames,
+  (SELECT count(*) FROM clips) AS clips,
+  (SELECT count(*) FROM clips WHERE NOT duration_ok) AS wrong_length
+"""
+
+_VIDEOS = """
+SELECT
+  (SELECT count(*) FROM (SELECT video_key FROM clips GROUP BY video_key) c
+     LEFT ANTI JOIN videos v ON c.video_key = v.video_key) AS clips_of_no_video,
+  (SELECT count(*) FROM failed_videos f LEFT ANTI JOIN videos v ON f.video_key = v.video_key)
+    AS failed_no_video,
+  (SELECT count(DISTINCT video_key) FROM clips) AS split,
+  (SELECT count(*) FROM failed_videos f
+     LEFT ANTI JOIN clips c ON f.video_key = c.video_key) AS failed,
+  (SELECT count(DISTINCT video_key) FROM videos) AS videos
+"""
+
+_SEEN = """
+  SELECT kafka_partition, kafka_offset, record_index FROM videos WHERE kafka_topic = '{topic}'
+  UNION ALL
+  SELECT kafka_partition, kafka_offset, record_index FROM repeats WHERE kafka_topic = '{topic}'
+  UNION ALL
+  SELECT kafka_partition, kafka_offset, 0 FROM rejected_messages WHERE kafka_topic = '{topic}'
+"""
+
+_MESSAGES = f"""
+SELECT
+  (SELECT count(*) FROM videos WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS accepted,
+  (SELECT count(*) FROM repeats WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS repeated,
+  (SELECT count(*) FROM rejected_messages WHERE kafka_topic = '{{topic}}') AS rejected,
+  (SELECT count(*) FROM (SELECT 1 FROM ({_SEEN}) s
+     GROUP BY kafka_partition, kafka_offset, record_index HAVING count(*) > 1) d) AS doubled,
+  (SELECT count(*) FROM (SELECT video_key FROM videos GROUP BY video_key
+     HAVING count(*) > 1 AND max(ingested_at) - min(ingested_at)
+       < INTERVAL '{{seconds}} seconds') d) AS accepted_twice
+"""
+
+_PARTITIONS = f"""
+SELECT kafka_partition, min(kafka_offset) AS first, max(kafka_offset) AS last
+FROM ({_SEEN}) s GROUP BY kafka_partition
+"""
+
+_MESSAGE_PROBLEMS = (
+    ("doubled", "{doubled:,} messages have more than one row in videos, repeats and rejected"),
+    ("accepted_twice", "{accepted_twice:,} videos were accepted twice within the repeats' memory"),
+)
+_VIDEO_PROBLEMS = (
+    ("clips_of_no_video", "clips name {clips_of_no_video:,} videos that are not in videos"),
+    ("failed_no_video", "failed_videos names {failed_no_video:,} videos that are not in videos"),
+)
+_CLIP_PROBLEMS = (
+    ("of_no_clip", "{of_no_clip:,} rows of enriched_clips are of clips that are not in clips"),
+    ("without_failure", "{without_failure:,} failed clips have no row in failed_clips"),
+    ("doubled_frames", "{doubled_frames:,} clips have the same frames twice in clip_frames"),
+)
+
+_REASONS = {
+    "rejected_messages": "SELECT reason, count(*) AS n FROM rejected_messages GROUP BY reason",
+    "failed_videos": "SELECT reason, count(*) AS n FROM failed_videos GROUP BY reason",
+    "enriched_clips": (
+        "SELECT reject_reason AS reason, count(*) AS n FROM enriched_clips "
+        "WHERE reject_reason IS NOT NULL GROUP BY reject_reason"
+    ),
+}
