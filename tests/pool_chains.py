@@ -1,0 +1,81 @@
+"""Chains for the pool's tests: what a chain promises, without any video."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from processors.errors import DependencyFault, MediaError, StageStartError
+from processors.results import ClipResult, failed, passed
+from schemas.reasons import MediaReason
+from schemas.recipe import Recipe
+from schemas.settings import Settings
+
+
+class Scripted:
+    """Keeps every clip, unless its video's URI says what else should happen.
+
+    ``file:///kill-worker.mp4`` ends the actor's process, ``hang``, ``raise``, ``not-found`` and
+    ``store-out`` do what they say; ``store-out`` as long as ``<state_dir>/store-is-out`` exists.
+    Each call leaves a line in ``<state_dir>/calls``.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        self._recipe = recipe
+        self._state_dir = settings.state_dir
+
+    def setup(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        self._log(clips)
+        return [self._one(clip) for clip in clips]
+
+    def _log(self, clips: Sequence[Mapping[str, Any]]) -> None:
+        line = " ".join(clip["clip_id"] for clip in clips)
+        with (self._state_dir / "calls").open("a") as file:
+            file.write(line + "\n")
+
+    def _one(self, clip: Mapping[str, Any]) -> ClipResult:
+        what = Path(clip["uri"]).stem
+        if what == "kill-worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "hang":
+            time.sleep(3600)
+        if what == "slow":
+            time.sleep(0.2)
+        if what == "raise":
+            raise ValueError("this chain has a bug")
+        if what == "store-out" and (self._state_dir / "store-is-out").exists():
+            raise DependencyFault("the store does not answer")
+        if what == "not-found":
+            error = MediaError(MediaReason.NOT_FOUND, "it is not there", stage="fetch")
+            return failed(clip, self._recipe, error)
+        result = passed(clip, self._recipe, {"nsfw_score": 0.1, "stage_seconds": {"safety": "1"}})
+        result.frames = {
+            "clip_id": clip["clip_id"],
+            "video_frames": [b"jpeg"],
+            "frame_times_s": [clip["start_s"]],
+        }
+        return result
+
+
+class DoNothing(Scripted):
+    """Keeps every clip and writes no log and no frames: for measuring the driver."""
+
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        return [passed(clip, self._recipe, {}) for clip in clips]
+
+
+class CannotStart(Scripted):
+    """A stage's model is missing."""
+
+    def setup(self) -> None:
+        raise StageStartError("safety: model file open-nsfw.onnx is not there; run `make setup`")
