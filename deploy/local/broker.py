@@ -17,7 +17,9 @@ from deploy.local.parts import Part
 from schemas.settings import CHECKOUT, Settings
 
 JARS = CHECKOUT / ".cache" / "jars" / "kafka"
-HEAP = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC")
+JVM = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""A small heap, and code compiled once and simply: it starts sooner and is fast enough here."""
+
 LOGGING = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
@@ -60,7 +62,7 @@ def answers_metadata(address: str, port: int) -> bool:
 
 
 def _command(home: Path) -> list[str]:
-    run = [java(), *HEAP, *LOGGING, "-cp", f"{JARS}/*"]
+    run = [java(), *JVM, *LOGGING, "-cp", f"{JARS}/*"]
     properties = str(home / "server.properties")
     server = [*run, "kafka.Kafka", properties]
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -98,6 +100,9 @@ def _prepare(home: Path, port: int, controller_port: int) -> None:
         "transaction.state.log.num.partitions": "1",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
+        # A killed broker's registration stands in the new one's way for this long.
+        "broker.session.timeout.ms": "4000",
+        "broker.heartbeat.interval.ms": "1000",
         "group.initial.rebalance.delay.ms": "0",
     }
     lines = [f"{key}={value}" for key, value in properties.items()]

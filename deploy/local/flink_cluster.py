@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,41 @@ from deploy.local import ports
 from deploy.local.errors import StackError
 from deploy.local.java import java
 from deploy.local.parts import Part
+from deploy.local.processes import last_lines
 from schemas.settings import CHECKOUT, Settings
 
 JOBMANAGER, TASKMANAGER = "jobmanager", "taskmanager"
+
+JOBMANAGER_MAIN = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+TASKMANAGER_MAIN = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+
+# Compiled once and simply: the JobManager does little, and starts sooner.
+JOBMANAGER_JVM = (
+    "-Xmx448m",
+    "-XX:MaxMetaspaceSize=256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+)
+TASKMANAGER_JVM = (
+    "-Xmx896m",  # framework.heap + task.heap below
+    "-XX:MaxDirectMemorySize=320m",  # framework.off-heap + task.off-heap + network
+    "-XX:MaxMetaspaceSize=256m",
+    "-XX:+UseSerialGC",
+)
+TASKMANAGER_MEMORY = {
+    "framework.heap.size": "128m",
+    "task.heap.size": "768m",
+    "framework.off-heap.size": "128m",
+    "task.off-heap.size": "64m",
+    "network.min": "128m",
+    "network.max": "128m",
+    # State is on the heap and Python's memory is its own: little is left to manage.
+    "managed.size": "256m",
+    "jvm-metaspace.size": "256m",
+    "jvm-overhead.min": "192m",
+    "jvm-overhead.max": "192m",
+}
+"""About 2 GB in all; a TaskManager refuses to start unless each of them is given."""
 
 LOGGING = """\
 rootLogger.level = ${env:ROOT_LOG_LEVEL:-INFO}
@@ -39,14 +70,20 @@ logger.netty.level = OFF
 
 
 def flink_parts(settings: Settings) -> list[Part]:
-    """JobManager and TaskManager; the TaskManager is ready when its slots are registered."""
+    """JobManager and TaskManager; the TaskManager is ready when its slots are registered.
+
+    They are started as Flink's own scripts do it, without the two JVMs that those run before.
+    """
     home = settings.state_dir / "flink"
     package = package_dir(settings.flink_python)
+    options = _java_options(package)
 
-    def part(name: str, ready: Any) -> Part:
+    def part(name: str, jvm: tuple[str, ...], main: str, ready: Callable[[], bool]) -> Part:
+        logging = f"-Dlog4j2.configurationFile={home / 'conf' / 'log4j.properties'}"
+        classpath = ["-cp", f"{home / 'lib'}/*", main, "--configDir", str(home / "conf")]
         return Part(
             name=name,
-            command=["/bin/bash", str(package / "bin" / f"{name}.sh"), "start-foreground"],
+            command=[java(), *jvm, *options, logging, *classpath],
             environment=_environment(package, home),
             log=settings.state_dir / "logs" / f"{name}.log",
             cwd=home,
@@ -56,13 +93,22 @@ def flink_parts(settings: Settings) -> list[Part]:
         )
 
     def slots_are_there() -> bool:
-        overview = ask_rest(settings, "/overview")
+        # The JobManager counts a dead TaskManager's slots for a while: ask the new one too.
+        registered = "Successful registration at resource manager" in last_lines(
+            settings.state_dir / "logs" / f"{TASKMANAGER}.log", 100_000, at_most=2**20
+        )
+        overview = ask_rest(settings, "/overview") if registered else None
         return bool(overview and overview.get("slots-total", 0) >= settings.flink.task_slots)
 
     return [
-        part(JOBMANAGER, lambda: ask_rest(settings, "/overview") is not None),
-        part(TASKMANAGER, slots_are_there),
+        part(JOBMANAGER, JOBMANAGER_JVM, JOBMANAGER_MAIN, lambda: is_serving(settings)),
+        part(TASKMANAGER, TASKMANAGER_JVM, TASKMANAGER_MAIN, slots_are_there),
     ]
+
+
+def is_serving(settings: Settings) -> bool:
+    """Whether the JobManager answers."""
+    return ask_rest(settings, "/overview") is not None
 
 
 def ask_rest(settings: Settings, path: str) -> Any:
@@ -95,33 +141,24 @@ def package_dir(python: Path) -> Path:
 
 
 def write_configuration(settings: Settings, package: Path, home: Path) -> None:
-    """Configuration, links to the jars and an empty temporary folder under ``home``."""
+    """Configuration and links to the jars under ``home``; StackError without the jars."""
     jars = sorted(settings.flink_jars.glob("*.jar"))
     if not jars:
         raise StackError(
             f"{settings.flink_jars} holds no connector jars: run `make setup`, or set flink.jars"
         )
     conf, lib = home / "conf", home / "lib"
-    for folder in (conf, home / "log", home / "pid", home / "tmp"):
+    for folder in (conf, home / "log", home / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(lib, ignore_errors=True)
-    lib.mkdir()
-    for jar in [*sorted((package / "lib").glob("*.jar")), *jars]:
-        (lib / jar.name).symlink_to(jar)
-    text = yaml.safe_dump(cluster_options(settings, package, home), width=10_000)
-    (conf / "config.yaml").write_text(text, encoding="utf-8")
-    (conf / "log4j-console.properties").write_text(LOGGING, encoding="utf-8")
+    _link([*(package / "lib").glob("*.jar"), *jars], lib)
+    _replace(conf / "config.yaml", yaml.safe_dump(cluster_options(settings, home), width=10_000))
+    _replace(conf / "log4j.properties", LOGGING)
 
 
-def cluster_options(settings: Settings, package: Path, home: Path) -> dict[str, Any]:
+def cluster_options(settings: Settings, home: Path) -> dict[str, Any]:
     """Flink's options of this cluster; ``flink.options`` of the settings win over ours."""
     python = str(settings.flink_python)
     ours: dict[str, Any] = {
-        # Java 17 keeps Flink out of its internals without the package's list of openings.
-        "env.java.opts.all": _java_options(package),
-        "env.java.home": str(Path(java()).resolve().parent.parent),
-        "env.java.opts.jobmanager": "-XX:+UseSerialGC",
-        "env.java.opts.taskmanager": "-XX:+UseSerialGC",
         "jobmanager.rpc.address": ports.HOST,
         "jobmanager.rpc.port": settings.local.flink_jobmanager_rpc_port,
         "jobmanager.bind-host": ports.HOST,
@@ -131,9 +168,8 @@ def cluster_options(settings: Settings, package: Path, home: Path) -> dict[str, 
         # One name for all its lives: the JobManager drops the slots of the dead one at once.
         "taskmanager.resource-id": TASKMANAGER,
         "taskmanager.numberOfTaskSlots": settings.flink.task_slots,
-        "taskmanager.memory.process.size": "2048m",
-        # State is on the heap and Python's memory is its own: little is left to manage.
-        "taskmanager.memory.managed.size": "256m",
+        **{f"taskmanager.memory.{key}": size for key, size in TASKMANAGER_MEMORY.items()},
+        "taskmanager.cpu.cores": float(settings.flink.task_slots),
         "rest.address": ports.HOST,
         "rest.bind-address": ports.HOST,
         "rest.port": settings.flink.rest_port,
@@ -151,9 +187,31 @@ def cluster_options(settings: Settings, package: Path, home: Path) -> dict[str, 
     return {**ours, **settings.flink.options}
 
 
-def _java_options(package: Path) -> str:
+def _link(files: list[Path], folder: Path) -> None:
+    """Make the folder hold links to these files alone; what is right stays as it is.
+
+    The other of the two processes may be reading it.
+    """
+    folder.mkdir(exist_ok=True)
+    wanted = {file.name: file for file in files}
+    for link in folder.iterdir():
+        if link.resolve() != wanted.get(link.name, Path()).resolve():
+            link.unlink()
+    for name, file in wanted.items():
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(file)
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_name(file.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+def _java_options(package: Path) -> list[str]:
+    """What the package opens of Java's internals; Flink fails on Java 17 without."""
     shipped = yaml.safe_load((package / "conf" / "config.yaml").read_text(encoding="utf-8"))
-    return str(shipped["env"]["java"]["opts"]["all"])
+    return str(shipped["env"]["java"]["opts"]["all"]).split()
 
 
 def _environment(package: Path, home: Path) -> Mapping[str, str]:
@@ -162,7 +220,6 @@ def _environment(package: Path, home: Path) -> Mapping[str, str]:
         "FLINK_CONF_DIR": str(home / "conf"),
         "FLINK_LIB_DIR": str(home / "lib"),
         "FLINK_LOG_DIR": str(home / "log"),
-        "FLINK_PID_DIR": str(home / "pid"),
         # The Python workers find the stages in the checkout.
         "PYTHONPATH": str(CHECKOUT),
     }
