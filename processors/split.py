@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from processors.duration import duration_verdict
 from processors.errors import MediaError
-from processors.media.container import open_container, video_stream
+from processors.media.container import frame_time, open_container, times_by_dts, video_stream
 from processors.media.probe import VideoInfo
 from processors.media.scoring import BgrConverter, FrameScorer
 from processors.scenes import Scene, detect_scenes
@@ -255,7 +255,8 @@ class _Reader:
         self._container = container
         self._stream = stream
         self._info = info
-        self.step = max(1, round(1 / (info.nominal_fps * info.time_base)))
+        self._by_dts = times_by_dts(stream)
+        self.step = max(1, round(1 / (info.fps * info.time_base)))
         self.errors = 0
         self.first_error: str | None = None
 
@@ -286,7 +287,7 @@ class _Reader:
     def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         latest: int | None = None
         for frame in frames:
-            pts = frame.pts if frame.pts is not None else frame.dts
+            pts = frame_time(frame, by_dts=self._by_dts)
             if pts is None:
                 pts = self._info.start_pts if latest is None else latest + self.step
             latest = pts

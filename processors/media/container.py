@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import av.container
 import av.error
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from processors.errors import MediaError
@@ -112,3 +113,22 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     context.thread_type = "NONE"
     context.thread_count = 1
     return stream
+
+
+def times_by_dts(stream: VideoStream) -> bool:
+    """Whether only the decoding timestamps mean anything: in AVI, which stores no times at all.
+
+    What libav makes up for display is out of order where frames are reordered; OpenCV shows
+    such frames at their decoding times.
+    """
+    return "avi" in stream.container.format.name.split(",")
+
+
+def frame_time(frame: VideoFrame, *, by_dts: bool = False) -> int | None:
+    """When a decoded frame is shown, in the stream's time base; None if nobody knows.
+
+    The one clock of a video: whoever finds a frame again by its time reads it from here, with
+    ``by_dts`` from `times_by_dts`.
+    """
+    first, second = (frame.dts, frame.pts) if by_dts else (frame.pts, frame.dts)
+    return first if first is not None else second

@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from processors.errors import MediaError
-from processors.media.container import open_container, video_stream
+from processors.media.container import open_container, times_by_dts, video_stream
 from processors.media.truncation import truncation
 from schemas.reasons import MediaReason
 
@@ -38,7 +38,7 @@ class VideoInfo:
     fps: Fraction
     """Average frames a second."""
     nominal_fps: Fraction
-    """The rate that OpenCV reports and PySceneDetect counts frames by."""
+    """The rate that OpenCV reports, and by which PySceneDetect counts frames."""
     time_base: Fraction
     clock_start: int | None
     """The stream's own start time: zero of OpenCV's clock; None if the container has none."""
@@ -93,10 +93,11 @@ def _describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
             rotation = _rotation_of(packet)
     if packets.count == 0:
         raise MediaError(MediaReason.NO_FRAMES, "the video stream holds no frame", stage="probe")
+    # A seek in AVI goes to a place in the file; what is shown there is known without B-frames only.
+    cuttable = packets.trusted and not (times_by_dts(stream) and stream.codec_context.has_b_frames)
     time_base = Fraction(stream.time_base or Fraction(1, 1000))
-    nominal = _nominal_fps(stream, packets, time_base)
-    average = Fraction(stream.average_rate or nominal)
-    step = max(1, round(1 / (nominal * time_base)))
+    average = _average_fps(stream, packets, time_base)
+    step = max(1, round(1 / (average * time_base)))
     start = packets.first_pts if packets.first_pts is not None else 0
     end = max(packets.end(step), start + 1)
     return VideoInfo(
@@ -106,7 +107,7 @@ def _describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
         height=stream.codec_context.height,
         rotation=rotation or 0,
         fps=average,
-        nominal_fps=nominal,
+        nominal_fps=_nominal_fps(stream, time_base),
         time_base=time_base,
         clock_start=stream.start_time,
         start_pts=start,
@@ -114,7 +115,7 @@ def _describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
         duration_s=float((end - start) * time_base),
         frame_count=packets.count,
         keyframe_pts=tuple(sorted(set(packets.keyframes))),
-        cut_pts=tuple(packets.cuts) if packets.trusted else (),
+        cut_pts=tuple(packets.cuts) if cuttable else (),
     )
 
 
@@ -195,14 +196,17 @@ def _rotation_of(packet: Packet[VideoStream]) -> int | None:
     return quarter_turns * 90 % 360
 
 
-def _nominal_fps(stream: VideoStream, packets: _Packets, time_base: Fraction) -> Fraction:
-    """The frame rate as PySceneDetect takes it from OpenCV (``framerate_to_fraction``)."""
-    rate = stream.guessed_rate or stream.average_rate
-    if rate:
-        return ntsc_fraction(float(rate))
-    if packets.span and packets.count > 1:
-        return ntsc_fraction(float((packets.count - 1) / (packets.span * time_base)))
+def _average_fps(stream: VideoStream, packets: _Packets, time_base: Fraction) -> Fraction:
+    if stream.average_rate:
+        return Fraction(stream.average_rate)
+    if packets.span:
+        return (packets.count - 1) / (packets.span * time_base)
     return Fraction(25)
+
+
+def _nominal_fps(stream: VideoStream, time_base: Fraction) -> Fraction:
+    """The rate as PySceneDetect takes it from OpenCV: libav's average, else its unit of time."""
+    return ntsc_fraction(float(stream.average_rate or 1 / time_base))
 
 
 def ntsc_fraction(fps: float) -> Fraction:
