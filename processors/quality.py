@@ -42,7 +42,7 @@ def measure(luma: NDArray[np.uint8]) -> FrameQuality:
     _, deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))
     return FrameQuality(
         sharpness=float(deviation[0, 0]) ** 2,
-        brightness=float(cv2.mean(luma)[0]),
+        brightness=float(cv2.sumElems(luma)[0]) / luma.size,
         black_fraction=float(np.count_nonzero(luma < BLACK_BELOW)) / luma.size,
         overexposed=float(np.count_nonzero(luma > OVEREXPOSED_ABOVE)) / luma.size,
     )

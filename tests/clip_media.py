@@ -1,0 +1,173 @@
+"""Small videos for the tests of the enrichment, and rows of ``clips`` that point into them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from processors import clip_pass
+from processors.clip_reader import ClipSpan
+from processors.errors import MediaError
+from processors.media.probe import probe
+from processors.media.sandbox import Sandbox
+from processors.scenes import Scene
+from processors.split import clip_rows
+from schemas.ids import video_key
+from schemas.recipe import Recipe
+
+SAMPLES = Path(__file__).resolve().parent.parent / ".cache" / "samples"
+
+Picture = NDArray[np.uint8]
+
+
+def texture(height: int, width: int, seed: int = 0) -> Picture:
+    """A picture with detail at several scales, uint8 RGB: something that flow can follow."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3), dtype=np.float32)
+    for cell in (4, 9, 23):
+        small = rng.random((height // cell + 2, width // cell + 2, 3), dtype=np.float32)
+        total += cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    total -= total.min()
+    return (total * (255 / total.max())).astype(np.uint8)
+
+
+def panning(frames: int, height: int, width: int, step: int, seed: int = 0) -> Iterator[Picture]:
+    """A camera that moves ``step`` pixels to the right from one frame to the next."""
+    wide = texture(height, width + step * frames, seed)
+    for index in range(frames):
+        yield np.ascontiguousarray(wide[:, index * step : index * step + width])
+
+
+def write_video(
+    path: Path,
+    pictures: Iterable[Picture],
+    *,
+    fps: int | Fraction = 25,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    colorspace: int | None = None,
+    color_range: int | None = None,
+) -> Path:
+    """Encode RGB pictures; ``options`` are the encoder's."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
+        stream.pix_fmt = pixel_format
+        for index, picture in enumerate(pictures):
+            if index == 0:
+                stream.height, stream.width = picture.shape[:2]
+                if colorspace is not None:
+                    stream.codec_context.colorspace = colorspace
+                if color_range is not None:
+                    stream.codec_context.color_range = color_range
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    return path
+
+
+def rotate(path: Path, target: Path, degrees: int) -> Path:
+    """A copy of an MP4 whose container says: turn the picture clockwise by ``degrees``."""
+    a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    data = bytearray(path.read_bytes())
+    header = data.index(b"tkhd") + 4
+    assert data[header] == 0, "a version 1 track header has another layout"
+    fixed = [value * 65536 & 0xFFFFFFFF for value in (a, b, 0, c, d, 0)]
+    struct.pack_into(">9I", data, header + 40, *fixed, 0, 0, 0x40000000)
+    target.write_bytes(data)
+    return target
+
+
+def all_frames(path: Path) -> list[tuple[int, bytes, bool]]:
+    """Every frame of a file in one pass: timestamp, planes, whether it is a keyframe."""
+    with av.open(str(path)) as container:
+        return [
+            (f.pts if f.pts is not None else f.dts, _planes(f), bool(f.key_frame))
+            for f in container.decode(video=0)
+        ]
+
+
+def _planes(frame: av.VideoFrame) -> bytes:
+    return frame.to_ndarray().tobytes()
+
+
+def cut_losslessly(path: Path, target: Path, start: int, end: int) -> Path:
+    """A file that holds exactly frames [start, end) of another one, without any loss."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream_in = source.streams.video[0]
+        rate = stream_in.guessed_rate
+        stream = container.add_stream("libx264", rate=rate, options={"qp": "0", "bf": "0"})
+        stream.width, stream.height = stream_in.width, stream_in.height
+        stream.pix_fmt = stream_in.pix_fmt
+        for index, frame in enumerate(source.decode(stream_in)):
+            if start <= index < end:
+                frame.pts, frame.time_base = index - start, 1 / Fraction(rate)
+                frame.pict_type = 0
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    return target
+
+
+def span(path: Path, start: int, end: int) -> ClipSpan:
+    """Frames [start, end) of a file as a span."""
+    return ClipSpan.of_row(_row(path, start, end, None))
+
+
+def clip(path: Path, start: int, end: int, recipe: Recipe) -> dict[str, Any]:
+    """A row of ``clips``: frames [start, end) of a file."""
+    return _row(path, start, end, recipe)
+
+
+def _row(path: Path, start: int, end: int, recipe: Recipe | None) -> dict[str, Any]:
+    from schemas.recipe import load_recipe
+
+    info = probe(path)
+    times = [pts for pts, _, _ in all_frames(path)]
+    ends = [*times, info.last_pts_end]
+    uri = path.resolve().as_uri()
+    scenes = [Scene(times[0], ends[start], 0, start)] if start else []
+    scenes.append(Scene(ends[start], ends[end], start, end))
+    rows = clip_rows(
+        {"video_key": video_key(uri, uri), "video_id": uri, "uri": uri, "kafka_offset": 7},
+        info,
+        scenes,
+        recipe=recipe or load_recipe("recipes/laptop.yaml"),
+        content_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        created_at=datetime.now(UTC),
+    )
+    return rows[-1]
+
+
+class PoisonedSandbox(Sandbox):
+    """A sandbox whose child dies for real when it is given one certain clip."""
+
+    poison_pts: int
+
+    def run(self, function: Any, /, *args: Any, **options: Any) -> Any:
+        if function is clip_pass.decode_clips:
+            return super().run(decode_or_die, self.poison_pts, *args, **options)
+        return super().run(function, *args, **options)
+
+
+def decode_or_die(
+    poison_pts: int, path: str, spans: Sequence[ClipSpan], plan: clip_pass.DecodePlan
+) -> list[clip_pass.DecodedClip | MediaError]:
+    """What the poisoned sandbox's child runs."""
+    if any(span.start_pts == poison_pts for span in spans):
+        os.abort()
+    return clip_pass.decode_clips(path, tuple(spans), plan)
