@@ -1,0 +1,200 @@
+"""The job ``arrivals``: records of the topic become rows of videos, repeats, rejected_messages.
+
+Kafka is read as raw bytes, since Flink's JSON format drops what it cannot read without a word.
+One Python function validates; the rest is SQL. Offsets and rows are in the same checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from pyflink.table import DataTypes, TableFunction
+from pyflink.table.udf import udtf
+
+from ingest.done import DoneKeys, DoneRecords
+from ingest.flink_env import FlinkEnvironment
+from ingest.job_record import NewState
+from schemas.message import MessageRejected, parse_message
+from schemas.reasons import RejectedMessageReason
+from schemas.recipe import Recipe
+from schemas.settings import Settings
+
+STATE_FORMAT = "1"
+"""Raised when the operators of this job change so that an older checkpoint does not fit."""
+
+PARSED_COLUMNS = (
+    "record_index, video_key, video_id, uri, etag, source, uploaded_at_ms, attributes, "
+    "is_known, reason, error"
+)
+
+
+class ParseMessage(TableFunction):  # type: ignore[misc]
+    """A record's value, partition and offset → a row a reference, or one row with a reason."""
+
+    def __init__(self, new_state: NewState | None) -> None:
+        super().__init__()
+        self._new_state = new_state
+        self._known: DoneKeys | None = None
+        self._done: DoneRecords | None = None
+
+    def open(self, function_context: Any) -> None:
+        if self._new_state is not None:
+            self._known = DoneKeys(self._new_state.keys_file)
+            self._done = DoneRecords(self._new_state.records_file)
+
+    def eval(self, payload: bytes | None, partition: int, offset: int) -> Iterator[tuple[Any, ...]]:
+        if self._done is not None and (partition, offset) in self._done:
+            return
+        try:
+            references = parse_message(None if payload is None else bytes(payload))
+        except MessageRejected as rejected:
+            yield _rejected(rejected.reason, rejected.error)
+            return
+        except Exception as error:
+            # The record would come back after every restart and stop all that follow it.
+            yield _rejected(
+                RejectedMessageReason.INVALID_FIELD,
+                f"validation failed: {type(error).__name__}: {error}",
+            )
+            return
+        for video in references:
+            yield (
+                video.record_index,
+                video.video_key,
+                video.video_id,
+                video.uri,
+                video.etag,
+                video.source,
+                None if video.uploaded_at is None else _millis(video.uploaded_at),
+                video.attributes,
+                self._known is not None and video.video_key in self._known,
+                None,
+                None,
+            )
+
+
+def options(settings: Settings) -> dict[str, str]:
+    """Flink options of this job."""
+    return {
+        # Validation is short, so a bundle may hold many records; its time is part of the latency.
+        "python.fn-execution.bundle.size": "1000",
+        "python.fn-execution.bundle.time": "100",
+        "table.exec.state.ttl": f"{round(settings.flink.repeat_memory_days * 86_400_000)} ms",
+    }
+
+
+def build(
+    environment: FlinkEnvironment, settings: Settings, recipe: Recipe, new_state: NewState | None
+) -> Any:
+    """The job as a statement set, ready to execute. What a recipe says is not of this job."""
+    tables = environment.tables
+    tables.create_temporary_function("parse_message", _parse_function(new_state))
+    tables.execute_sql(source_ddl(settings, new_state))
+    environment.barrier(
+        tables.sql_query(
+            "SELECT k.`topic`, k.`partition`, k.`offset`, k.`timestamp`, k.`payload`, "
+            "CURRENT_TIMESTAMP AS seen_at, p.* FROM records AS k, "
+            f"LATERAL TABLE(parse_message(payload, `partition`, `offset`)) AS p({PARSED_COLUMNS})"
+        ),
+        "parsed",
+    )
+    environment.barrier(
+        # The count of a video's references so far, this one included, is exact and lives in
+        # Flink's own state: the same in Python's keyed state has a twentieth of the speed.
+        tables.sql_query(
+            "SELECT *, COUNT(*) OVER (PARTITION BY video_key ORDER BY proc "
+            "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS nth "
+            "FROM (SELECT *, PROCTIME() AS proc FROM parsed WHERE reason IS NULL)"
+        ),
+        "counted",
+    )
+    statements = tables.create_statement_set()
+    for table, query in inserts().items():
+        statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {query}")
+    return statements
+
+
+def source_ddl(settings: Settings, new_state: NewState | None) -> str:
+    """The topic as a table of raw values and their coordinates."""
+    kafka = settings.kafka
+    options = {
+        "connector": "kafka",
+        "topic": kafka.topic,
+        "format": "raw",
+        "scan.startup.mode": "earliest-offset",
+        # A partition that was added is read from its start within this time.
+        "scan.topic-partition-discovery.interval": "60 s",
+        "properties.group.id": kafka.group_id,
+        **{f"properties.{key}": value for key, value in kafka.client.items()},
+    }
+    if new_state is not None and new_state.start_offsets:
+        options["scan.startup.mode"] = "specific-offsets"
+        options["scan.startup.specific-offsets"] = ";".join(
+            f"partition:{partition},offset:{offset}"
+            for partition, offset in sorted(new_state.start_offsets.items())
+        )
+    rendered = ", ".join("'{}' = '{}'".format(k, v.replace("'", "''")) for k, v in options.items())
+    return (
+        "CREATE TEMPORARY TABLE records ("
+        "`payload` BYTES, "
+        "`topic` STRING METADATA VIRTUAL, "
+        "`partition` INT METADATA VIRTUAL, "
+        "`offset` BIGINT METADATA VIRTUAL, "
+        "`timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL"
+        f") WITH ({rendered})"
+    )
+
+
+def inserts() -> dict[str, str]:
+    """The query behind each table; one INSERT a table, since two would compact it at once."""
+    coordinates = "`topic`, `partition`, `offset`, `timestamp`"
+    day = "DATE_FORMAT(seen_at, 'yyyy-MM-dd')"
+    return {
+        "videos": (
+            "SELECT video_key, video_id, uri, etag, source, TO_TIMESTAMP_LTZ(uploaded_at_ms, 3), "
+            f"attributes, `payload`, {coordinates}, record_index, seen_at, {day} "
+            "FROM counted WHERE nth = 1 AND NOT is_known"
+        ),
+        "repeats": (
+            f"SELECT video_key, video_id, {coordinates}, record_index, seen_at, {day} "
+            "FROM counted WHERE nth > 1 OR is_known"
+        ),
+        "rejected_messages": (
+            f"SELECT {coordinates}, reason, error, `payload`, seen_at, "
+            "CAST(NULL AS TIMESTAMP_LTZ(3)), CAST(0 AS BIGINT) "
+            "FROM parsed WHERE reason IS NOT NULL"
+        ),
+    }
+
+
+def _parse_function(new_state: NewState | None) -> Any:
+    text = DataTypes.STRING()
+    return udtf(
+        ParseMessage(new_state),
+        input_types=[DataTypes.BYTES(), DataTypes.INT(), DataTypes.BIGINT()],
+        result_types=[
+            DataTypes.INT(),
+            text,
+            text,
+            text,
+            text,
+            text,
+            DataTypes.BIGINT(),
+            DataTypes.MAP(text, text),
+            DataTypes.BOOLEAN(),
+            text,
+            text,
+        ],
+    )
+
+
+def _rejected(reason: RejectedMessageReason, error: str) -> tuple[Any, ...]:
+    # The text may quote the message: what is not UTF-8 could not be written.
+    plain = error.encode("utf-8", errors="replace").decode("utf-8")
+    return (0, None, None, None, None, None, None, None, False, str(reason), plain)
+
+
+def _millis(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,98 @@
+"""What passes between the operators of the split job, and lies in its state until it is merged.
+
+Elements are pickled by Flink's Python worker. `FORMAT` is part of the job's signature: another
+format cannot read elements that an older version left in a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from processors.errors import MediaError
+from processors.media.probe import VideoInfo
+from processors.split import Segment, SegmentScores
+
+FORMAT = 1
+
+PADDING_BYTES = 160 * 1024
+"""Room that a segment to be scored takes up on its way.
+
+A checkpoint's barrier waits behind the segments in the network buffers (10 of 32 KiB a channel
+by default), and Paimon's sink allows no barrier to overtake them. Unpadded, hundreds of segments
+would lie there, and a checkpoint take as long as decoding them; so it is two or three a worker.
+"""
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """One segment to be scored."""
+
+    video: dict[str, Any]
+    """The columns of `videos` that clips carry on."""
+    info: VideoInfo
+    segment: Segment
+    content_sha256: str
+    padding: bytes = b""
+
+    @property
+    def video_key(self) -> str:
+        return str(self.video["video_key"])
+
+
+@dataclass(frozen=True)
+class ScoredSegment:
+    """A task that was done."""
+
+    task: SegmentTask
+    scores: SegmentScores
+
+    @property
+    def video_key(self) -> str:
+        return self.task.video_key
+
+
+@dataclass(frozen=True)
+class FailedPart:
+    """A video that cannot be split, as one of its ``count`` parts found out."""
+
+    video: dict[str, Any]
+    count: int
+    stage: str
+    reason: str
+    error: str
+    retryable: bool
+    attempts: int
+
+    @property
+    def video_key(self) -> str:
+        return str(self.video["video_key"])
+
+
+def segment_tasks(
+    video: dict[str, Any], info: VideoInfo, segments: list[Segment], content_sha256: str
+) -> list[SegmentTask]:
+    """One task a segment; the lists of keyframes, long for long videos, stay behind."""
+    lean = replace(info, keyframe_pts=(), cut_pts=())
+    return [
+        SegmentTask(video, lean, segment, content_sha256, bytes(PADDING_BYTES))
+        for segment in segments
+    ]
+
+
+def scored(task: SegmentTask, scores: SegmentScores) -> ScoredSegment:
+    return ScoredSegment(replace(task, padding=b""), scores)
+
+
+def failed(
+    video: dict[str, Any], error: MediaError, *, stage: str, count: int = 1, attempts: int = 1
+) -> FailedPart:
+    return FailedPart(
+        video=video,
+        count=count,
+        stage=error.stage or stage,
+        reason=str(error.reason),
+        error=error.error.encode("utf-8", errors="replace").decode("utf-8"),
+        retryable=error.retryable,
+        attempts=attempts,
+    )

@@ -1,0 +1,107 @@
+"""The job ``split``: rows of videos become rows of clips, or of failed_videos.
+
+``videos`` as a stream → probe (one worker) → segments, spread over the workers that decode and
+score them → merged by video → SQL sinks. What the operators do is in `ingest.split_operators`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyflink.common.typeinfo import Types
+
+from ingest import elements
+from ingest.flink_env import FlinkEnvironment
+from ingest.job_record import NewState
+from ingest.split_operators import (
+    FAILED_TAG,
+    VIDEO_COLUMNS,
+    MergeSegments,
+    ProbeVideo,
+    ScoreSegment,
+    row_type,
+)
+from schemas.recipe import Recipe
+from schemas.settings import Settings
+from schemas.tables import CLIPS, FAILED_VIDEOS, ColumnType, Table
+
+STATE_FORMAT = f"1.{elements.FORMAT}"
+"""Raised when the operators of this job change so that an older checkpoint does not fit."""
+
+CONSUMER_ID = "cliplake-split"
+DISCOVERY_INTERVAL = "500 ms"
+UIDS = ("split-probe", "split-score", "split-merge")
+"""Names under which the operators' state is found again; never reused for another purpose."""
+
+
+def options(settings: Settings) -> dict[str, str]:
+    """Flink options of this job."""
+    timeout_s = 600 + 2 * settings.fetch.deadline_s + 4 * settings.decode.deadline_base_s
+    return {
+        # A checkpoint waits for all elements of a bundle, and an element may take seconds.
+        "python.fn-execution.bundle.size": "1",
+        "python.fn-execution.bundle.time": "10",
+        # A video that is slow to fetch holds a checkpoint back; a timeout would only repeat it.
+        "execution.checkpointing.timeout": f"{round(timeout_s)} s",
+    }
+
+
+def build(
+    environment: FlinkEnvironment, settings: Settings, recipe: Recipe, new_state: NewState | None
+) -> Any:
+    """The job as a statement set, ready to execute."""
+    tables = environment.tables
+    scratch_dir = str(settings.scratch_dir)
+    fetch, decode = settings.fetch, settings.decode
+    videos = tables.to_data_stream(tables.sql_query(source_query(environment.table("videos"))))
+    probed = videos.flat_map(
+        ProbeVideo(fetch, decode, scratch_dir, new_state.keys_file if new_state else ""),
+        output_type=Types.PICKLED_BYTE_ARRAY(),
+    )
+    probed.uid(UIDS[0]).name("fetch and probe")
+    segments = probed.rebalance().flat_map(
+        ScoreSegment(fetch, decode, scratch_dir), output_type=Types.PICKLED_BYTE_ARRAY()
+    )
+    segments.set_parallelism(settings.flink.parallelism).uid(UIDS[1]).name("score segment")
+    merged = segments.key_by(lambda part: part.video_key, key_type=Types.STRING()).process(
+        MergeSegments(recipe), output_type=row_type(CLIPS)
+    )
+    merged.set_parallelism(1).uid(UIDS[2]).name("merge segments")
+    statements = tables.create_statement_set()
+    for table, stream in ((CLIPS, merged), (FAILED_VIDEOS, merged.get_side_output(FAILED_TAG))):
+        view = f"{table.name}_rows"
+        tables.create_temporary_view(view, tables.from_data_stream(stream))
+        statements.add_insert_sql(
+            f"INSERT INTO {environment.table(table.name)} SELECT {_columns(table)} FROM {view}"
+        )
+    return statements
+
+
+def source_query(videos: str) -> str:
+    """``videos`` as an unbounded stream: what is there, then what comes.
+
+    How far it got is in the job's checkpoints. The consumer only keeps snapshots from expiring
+    that were not read yet; its own progress is ignored, and kept in the mode that lets a
+    checkpoint pass between two rows instead of between two files.
+    """
+    columns = [
+        f"CAST({name} AS STRING)" if name == "kafka_timestamp" else name for name in VIDEO_COLUMNS
+    ]
+    hints = {
+        "continuous.discovery-interval": DISCOVERY_INTERVAL,
+        "consumer-id": CONSUMER_ID,
+        "consumer.mode": "at-least-once",
+        "consumer.ignore-progress": "true",
+        "scan.parallelism": "1",
+    }
+    rendered = ", ".join(f"'{key}' = '{value}'" for key, value in hints.items())
+    return f"SELECT {', '.join(columns)} FROM {videos} /*+ OPTIONS({rendered}) */"
+
+
+def _columns(table: Table) -> str:
+    return ", ".join(
+        f"TO_TIMESTAMP_LTZ(`{column.name}`, 3)"
+        if column.type is ColumnType.TIMESTAMP
+        else f"`{column.name}`"
+        for column in table.columns
+    )

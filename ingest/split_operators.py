@@ -1,0 +1,292 @@
+"""The split job's three operators in Python: probe a video, score a segment, merge the scores.
+
+Each keeps its own sandbox, so that a video that hangs or crashes a decoder costs itself only. A
+`MediaError` becomes a dead letter. Anything else that goes wrong outside of the sandbox is a
+fault of the surroundings: it fails the task, and Flink goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyflink.common import Row
+from pyflink.common.typeinfo import TypeInformation, Types
+from pyflink.datastream import (
+    FlatMapFunction,
+    KeyedProcessFunction,
+    OutputTag,
+    RuntimeContext,
+)
+from pyflink.datastream.state import ListStateDescriptor
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+from ingest.done import DoneKeys
+from ingest.elements import FailedPart, ScoredSegment, SegmentTask, failed, scored, segment_tasks
+from processors.errors import MediaError
+from processors.fetch import Fetcher, LocalMedia
+from processors.fetch_problem import redact
+from processors.media.probe import VideoInfo, probe
+from processors.media.sandbox import Sandbox
+from processors.scenes import detect_scenes
+from processors.split import (
+    SegmentScores,
+    clip_rows,
+    join_scores,
+    plan_segments,
+    score_segment,
+    segment_seconds,
+)
+from schemas.reasons import MediaReason
+from schemas.recipe import Recipe
+from schemas.settings import DecodeSettings, FetchSettings
+from schemas.tables import CLIPS, FAILED_VIDEOS, ColumnType, Table
+
+VIDEO_COLUMNS = (
+    "video_key",
+    "video_id",
+    "uri",
+    "etag",
+    "kafka_topic",
+    "kafka_partition",
+    "kafka_offset",
+    "kafka_timestamp",
+)
+"""What the operators are given of a row of `videos`; the timestamp as text, in UTC."""
+
+ATTEMPTS = 2
+"""A decoder that dies is tried again in a fresh process before its video is blamed."""
+_TRIED_AGAIN = frozenset({MediaReason.DECODER_CRASHED, MediaReason.OUT_OF_MEMORY})
+# A deadline is generous already, and everything behind it waits: once is enough.
+
+_PROBE_BYTES_PER_VIDEO_SECOND = 10_000_000
+"""Probing reads a file's packets and decodes next to nothing: its deadline grows with the size,
+as if this many bytes were a second of video."""
+
+
+class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
+    """A row of `videos` → its segments, or a failure."""
+
+    def __init__(
+        self,
+        fetch: FetchSettings,
+        decode: DecodeSettings,
+        scratch_dir: str,
+        done_file: str,
+    ) -> None:
+        self._fetch = fetch
+        self._decode = decode
+        self._scratch_dir = scratch_dir
+        self._done_file = done_file
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._done = DoneKeys(self._done_file) if self._done_file else None
+        self._sandbox = Sandbox(self._decode)
+        self._fetcher = Fetcher(self._fetch, Path(self._scratch_dir))
+
+    def close(self) -> None:
+        self._sandbox.close()
+
+    def flat_map(self, value: Row) -> Iterator[SegmentTask | FailedPart]:
+        video: dict[str, Any] = dict(zip(VIDEO_COLUMNS, value, strict=True))
+        if self._done is not None and video["video_key"] in self._done:
+            return
+        if text := video["kafka_timestamp"]:
+            video["kafka_timestamp"] = datetime.fromisoformat(text).replace(tzinfo=UTC)
+        retrying = _retrying()
+        try:
+            with self._fetcher.fetch(video["uri"]) as media:
+                info = retrying(self._probe, media)
+                sha256 = media.sha256
+        except MediaError as error:
+            yield failed(video, error, stage="fetch", attempts=_attempts(retrying))
+            return
+        segments = plan_segments(info, self._decode.segment_s)
+        yield from segment_tasks(video, info, segments, sha256)
+
+    def _probe(self, media: LocalMedia) -> VideoInfo:
+        deadline = self._sandbox.deadline_for(media.size / _PROBE_BYTES_PER_VIDEO_SECOND)
+        return self._sandbox.run(probe, str(media.path), deadline_s=deadline, stage="probe")
+
+
+class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
+    """A segment → its scores, or a failure; a failure passes through."""
+
+    def __init__(self, fetch: FetchSettings, decode: DecodeSettings, scratch_dir: str) -> None:
+        self._fetch = fetch
+        self._decode = decode
+        self._scratch_dir = scratch_dir
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._sandbox = Sandbox(self._decode)
+        self._held = _HeldMedia(Fetcher(self._fetch, Path(self._scratch_dir)))
+
+    def close(self) -> None:
+        self._held.close()
+        self._sandbox.close()
+
+    def flat_map(self, value: SegmentTask | FailedPart) -> Iterator[ScoredSegment | FailedPart]:
+        if isinstance(value, FailedPart):
+            yield value
+            return
+        retrying = _retrying()
+        try:
+            media = self._held.media(value)
+            scores = retrying(self._score, media, value)
+        except MediaError as error:
+            count, attempts = value.segment.count, _attempts(retrying)
+            yield failed(value.video, error, stage="split", count=count, attempts=attempts)
+            return
+        yield scored(value, scores)
+
+    def _score(self, media: LocalMedia, task: SegmentTask) -> SegmentScores:
+        return self._sandbox.run(
+            score_segment,
+            str(media.path),
+            task.info,
+            task.segment,
+            deadline_s=self._sandbox.deadline_for(segment_seconds(task.info, task.segment)),
+            stage="split",
+        )
+
+
+class MergeSegments(KeyedProcessFunction):  # type: ignore[misc]
+    """All segments of a video → its rows of `clips`, or one row of `failed_videos`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._parts = runtime_context.get_list_state(
+            ListStateDescriptor("parts", Types.PICKLED_BYTE_ARRAY())
+        )
+
+    def process_element(
+        self, value: ScoredSegment | FailedPart, ctx: KeyedProcessFunction.Context
+    ) -> Iterator[Any]:
+        parts: list[ScoredSegment | FailedPart] = [value]
+        count = value.count if isinstance(value, FailedPart) else value.task.segment.count
+        if count > 1:
+            parts += list(self._parts.get() or ())
+            if len(parts) < count:
+                self._parts.add(value)
+                return
+            self._parts.clear()
+        result = self._result(parts)
+        if isinstance(result, FailedPart):
+            yield FAILED_TAG, Row(*_values(FAILED_VIDEOS, _failed_row(result)))
+            return
+        for row in result:
+            yield Row(*_values(CLIPS, row))
+
+    def _result(
+        self, parts: Sequence[ScoredSegment | FailedPart]
+    ) -> list[dict[str, Any]] | FailedPart:
+        for part in parts:
+            if isinstance(part, FailedPart):
+                return part
+        segments = [part for part in parts if isinstance(part, ScoredSegment)]
+        task = segments[0].task
+        try:
+            joined = join_scores([part.scores for part in segments])
+            scenes = detect_scenes(
+                joined.pts, joined.scores, task.info, self._recipe.split, end_pts=joined.end_pts
+            )
+            return clip_rows(
+                task.video,
+                task.info,
+                scenes,
+                recipe=self._recipe,
+                content_sha256=task.content_sha256,
+                created_at=datetime.now(UTC),
+            )
+        except MediaError as error:
+            return failed(task.video, error, stage="split")
+        except Exception as error:
+            # Scores are data from outside too; the video would come back after every restart.
+            problem = MediaError(MediaReason.STAGE_ERROR, f"{type(error).__name__}: {error}")
+            return failed(task.video, problem, stage="split")
+
+
+class _HeldMedia:
+    """The bytes of the video of the latest segment: fetched and hashed once, not per segment."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self._stack = ExitStack()
+        self._of: tuple[str, str] | None = None
+        self._media: LocalMedia | None = None
+
+    def media(self, task: SegmentTask) -> LocalMedia:
+        """The task's video; `MediaError` if it cannot be had, or is not what was probed."""
+        wanted = (task.video["uri"], task.content_sha256)
+        if self._media is None or self._of != wanted:
+            self.close()
+            self._media = self._stack.enter_context(
+                self._fetcher.fetch(wanted[0], expected_sha256=wanted[1])
+            )
+            self._of = wanted
+        return self._media
+
+    def close(self) -> None:
+        self._media = None
+        self._stack.close()
+
+
+def row_type(table: Table) -> TypeInformation:
+    """A table's columns as types of a stream; times are milliseconds since 1970.
+
+    Flink cannot make a table of a stream whose type has SQL timestamps in it.
+    """
+    types = {
+        ColumnType.STRING: Types.STRING(),
+        ColumnType.BOOLEAN: Types.BOOLEAN(),
+        ColumnType.INT: Types.INT(),
+        ColumnType.BIGINT: Types.LONG(),
+        ColumnType.DOUBLE: Types.DOUBLE(),
+        ColumnType.TIMESTAMP: Types.LONG(),
+    }
+    return Types.ROW_NAMED(
+        list(table.column_names), [types[column.type] for column in table.columns]
+    )
+
+
+FAILED_TAG = OutputTag("failed_videos", row_type(FAILED_VIDEOS))
+
+
+def _values(table: Table, row: dict[str, Any]) -> Iterator[Any]:
+    for name in table.column_names:
+        value = row[name]
+        yield round(value.timestamp() * 1000) if isinstance(value, datetime) else value
+
+
+def _failed_row(part: FailedPart) -> dict[str, Any]:
+    video = part.video
+    return {
+        **{name: video[name] for name in VIDEO_COLUMNS if name != "etag"},
+        "uri": redact(video["uri"]),
+        "stage": part.stage,
+        "reason": part.reason,
+        "error": part.error,
+        "retryable": part.retryable,
+        "attempts": part.attempts,
+        "failed_at": datetime.now(UTC),
+        "resolved_at": None,
+    }
+
+
+def _retrying() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(
+            lambda error: isinstance(error, MediaError) and error.reason in _TRIED_AGAIN
+        ),
+        stop=stop_after_attempt(ATTEMPTS),
+        reraise=True,
+    )
+
+
+def _attempts(retrying: Retrying) -> int:
+    return int(retrying.statistics.get("attempt_number", 1))
