@@ -209,6 +209,16 @@ class Settings(BaseSettings):
         """Folder of everything that ``up`` keeps on this machine, absolute."""
         return Path(self.local.state_dir).expanduser().resolve()
 
+    def anchored(self) -> Settings:
+        """The same settings with every relative path made absolute, from the working folder."""
+        changed: dict[str, Any] = {"recipe": str(self.recipe_file)}
+        for section, keys in _PATHS.items():
+            values = getattr(self, section)
+            changed[section] = values.model_copy(
+                update={key: _absolute(getattr(values, key)) for key in keys}
+            )
+        return self.model_copy(update=changed)
+
     @property
     def recipe_file(self) -> Path:
         """The recipe's file, absolute: from the working folder, else from the checkout."""
@@ -257,6 +267,21 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 """The folder this application runs from: a checkout or the image's copy of one."""
 
 
+_PATHS = {
+    "flink": ("python", "jars"),
+    "fetch": ("file_roots", "scratch_dir"),
+    "models": ("dir",),
+    "local": ("state_dir",),
+}
+"""Settings that are paths on this machine; empty ones stand for their default."""
+
+
+def _absolute(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if isinstance(value, tuple):
+        return tuple(str(Path(item).expanduser().absolute()) for item in value)
+    return str(Path(value).expanduser().absolute()) if value else value
+
+
 def load_settings(path: str | Path | None = None, **overrides: Any) -> Settings:
     """Settings from a YAML file and the environment; `ConfigError` says what is wrong and where.
 
@@ -287,8 +312,11 @@ def load_settings(path: str | Path | None = None, **overrides: Any) -> Settings:
 
 
 def dump_settings(settings: Settings) -> str:
-    """Settings as JSON, for a process that must have exactly these: see `load_settings_json`."""
-    return settings.model_dump_json()
+    """Settings as JSON, for a process that must have exactly these: see `load_settings_json`.
+
+    Its working folder may be another one, so paths come out absolute.
+    """
+    return settings.anchored().model_dump_json()
 
 
 def load_settings_json(path: str | Path) -> Settings:

@@ -139,7 +139,25 @@ def test_a_child_process_has_exactly_the_parent_s_settings(
     assert load_settings().kafka.topic == "variable"
     again = load_settings_json(file)
     assert isinstance(again, Settings)
-    assert again.model_dump() == settings.model_dump()
+    assert again.model_dump() == settings.anchored().model_dump()
+
+
+def test_a_child_process_in_another_folder_finds_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").touch()
+    settings = load_settings(
+        recipe="mine.yaml", fetch={"file_roots": ["videos", "/abs"]}, local={"state_dir": "state"}
+    )
+    file = tmp_path / "s.json"
+    file.write_text(dump_settings(settings))
+    monkeypatch.chdir("/")
+    again = load_settings_json(file)
+    assert again.recipe_file == tmp_path / "mine.yaml"
+    assert again.fetch.file_roots == (str(tmp_path / "videos"), "/abs")
+    assert again.state_dir == tmp_path / "state"
+    assert again.model_dir == CHECKOUT / ".cache" / "models"
+    assert again.catalog_options == {"warehouse": (tmp_path / "state" / "lake").as_uri()}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"kafak": {}}'])
