@@ -22,7 +22,8 @@ from processors.results import ClipResult
 from schemas.tables import CLIP_FRAMES, ENRICHED_CLIPS, FAILED_CLIPS, Table
 
 ATTEMPTS = 6
-"""With waits of 0.5 s doubling to 10 s: half a minute of a store that is out, or a full disk."""
+WAIT = wait_exponential(multiplier=0.5, max=10)
+"""Waits of 0.5 s doubling to 10: a store may be out, or a disk full, for a quarter of a minute."""
 
 logger = logging.getLogger(__name__)
 Messages = list[Any]
@@ -120,7 +121,7 @@ class Committer:
         try:
             Retrying(
                 stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_exponential(multiplier=0.5, max=10),
+                wait=WAIT,
                 before_sleep=_log_retry(name),
                 reraise=True,
             )(attempt)
