@@ -24,7 +24,7 @@ from processors.media.sandbox import Sandbox
 from processors.scenes import Scene
 from processors.split import clip_rows
 from schemas.ids import video_key
-from schemas.recipe import Recipe
+from schemas.recipe import Recipe, load_recipe
 
 SAMPLES = Path(__file__).resolve().parent.parent / ".cache" / "samples"
 
@@ -134,8 +134,6 @@ def clip(path: Path, start: int, end: int, recipe: Recipe) -> dict[str, Any]:
 
 
 def _row(path: Path, start: int, end: int, recipe: Recipe | None) -> dict[str, Any]:
-    from schemas.recipe import load_recipe
-
     info = probe(path)
     times = [pts for pts, _, _ in all_frames(path)]
     ends = [*times, info.last_pts_end]

@@ -8,7 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clip_media import SAMPLES, all_frames, cut_losslessly, panning, span, texture, write_video
+from clip_media import (
+    SAMPLES,
+    all_frames,
+    cut_losslessly,
+    panning,
+    rotate,
+    span,
+    texture,
+    write_video,
+)
 
 from processors.clip_pass import DecodePlan, decode_clips
 from processors.errors import MediaError
@@ -159,8 +168,6 @@ def test_a_stream_that_changes_its_size_is_measured_on_the_first_ones() -> None:
 
 
 def test_a_rotated_video_scores_as_opencv_sees_it(tmp_path: Path) -> None:
-    from clip_media import rotate
-
     upright = write_video(tmp_path / "upright.mp4", panning(30, 96, 128, 2))
     path = rotate(upright, tmp_path / "turned.mp4", 90)
     assert our_score(path, 0, len(all_frames(path))) == pytest.approx(
