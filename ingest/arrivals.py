@@ -14,7 +14,7 @@ from pyflink.table import DataTypes, TableFunction
 from pyflink.table.udf import udtf
 
 from ingest.done import DoneKeys, DoneRecords
-from ingest.flink_env import FlinkEnvironment
+from ingest.flink_env import KEEP_CONSUMERS, FlinkEnvironment, options_hint
 from ingest.job_record import NewState
 from schemas.message import MessageRejected, parse_message
 from schemas.reasons import RejectedMessageReason
@@ -112,7 +112,8 @@ def build(
     )
     statements = tables.create_statement_set()
     for table, query in inserts().items():
-        statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {query}")
+        hint = options_hint(KEEP_CONSUMERS) if table == "videos" else ""
+        statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {hint} {query}")
     return statements
 
 

@@ -6,7 +6,7 @@ needs is in that job's module. The `flink` interpreter runs this; nothing else c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ VERSION = str(pyflink.version.__version__)
 CATALOG = "lake"
 MAX_PARALLELISM = 128
 """Keyed state is laid out for this many subtasks; another value could not take it over."""
+KEEP_CONSUMERS = {"consumer.expiration-time": "3650 d"}
+"""A reader's claim on snapshots of `videos` outlives any pause of the split job: the writer would
+expire what was never read, and the reader would stop for good."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,14 @@ class FlinkEnvironment:
         """A table of the lake as SQL names it."""
         return f"`{CATALOG}`.`{self.settings.catalog.database}`.`{name}`"
 
-    def submit(self, statements: Any) -> str:
-        """Submit the job, detached; returns its id. `ConfigError` if the cluster refuses it."""
+    def submit(self, build: Callable[[FlinkEnvironment], Any]) -> str:
+        """Submit the statement set that ``build`` makes, detached; returns the job's id.
+
+        `ConfigError` if Flink cannot plan it or the cluster does not take it.
+        """
         try:
-            return str(statements.execute().get_job_client().get_job_id())
-        except Exception as error:
+            return str(build(self).execute().get_job_client().get_job_id())
+        except Py4JJavaError as error:
             raise ConfigError(
                 f"the Flink cluster at {self.settings.flink.rest_address}:"
                 f"{self.settings.flink.rest_port} did not take the job: {_cause(error)}"
@@ -133,6 +139,12 @@ def _cause(error: BaseException) -> str:
         java = java.getCause()
         text = str(java.toString())
     return text
+
+
+def options_hint(options: dict[str, str]) -> str:
+    """Options of a table for one statement, as SQL's hint behind its name."""
+    rendered = ", ".join(f"{_sql(key)} = {_sql(value)}" for key, value in options.items())
+    return f"/*+ OPTIONS({rendered}) */"
 
 
 def _sql(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pyflink.common.typeinfo import Types
 
 from ingest import elements
-from ingest.flink_env import FlinkEnvironment
+from ingest.flink_env import KEEP_CONSUMERS, FlinkEnvironment, options_hint
 from ingest.job_record import NewState
 from ingest.split_operators import (
     FAILED_TAG,
@@ -90,12 +90,13 @@ def source_query(videos: str) -> str:
     hints = {
         "continuous.discovery-interval": DISCOVERY_INTERVAL,
         "consumer-id": CONSUMER_ID,
+        # Paimon wants it stated here, and heeds it in the job that writes the table.
+        **KEEP_CONSUMERS,
         "consumer.mode": "at-least-once",
         "consumer.ignore-progress": "true",
         "scan.parallelism": "1",
     }
-    rendered = ", ".join(f"'{key}' = '{value}'" for key, value in hints.items())
-    return f"SELECT {', '.join(columns)} FROM {videos} /*+ OPTIONS({rendered}) */"
+    return f"SELECT {', '.join(columns)} FROM {videos} {options_hint(hints)}"
 
 
 def _columns(table: Table) -> str:

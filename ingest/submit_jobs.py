@@ -143,7 +143,9 @@ class _Client:
         )
         environment = FlinkEnvironment(self._settings, options)
         return environment.submit(
-            module.build(environment, self._settings, self._recipe, start.record.new_state)
+            lambda environment: module.build(
+                environment, self._settings, self._recipe, start.record.new_state
+            )
         )
 
     def _module(self) -> Any:
