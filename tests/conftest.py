@@ -1,0 +1,50 @@
+"""What several test files share: waiting, and the one real stack of a test session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.stack import Stack
+from schemas.settings import CHECKOUT, Settings, load_settings
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
+    """Return once the condition holds; AssertionError if it does not within ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {timeout} s"
+        time.sleep(0.05)
+
+
+def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
+    """Settings of a stack in ``folder`` on free ports, that may read ``folder`` and the samples."""
+    values: dict[str, dict[str, object]] = {
+        "local": {
+            "state_dir": str(folder / "state"),
+            "kafka_port": 0,
+            "kafka_controller_port": 0,
+            "ray_port": 0,
+            "flink_jobmanager_rpc_port": 0,
+        },
+        "flink": {"rest_port": 0, "parallelism": 2, "checkpoint_interval_s": 1.0},
+        "fetch": {"file_roots": [str(folder), str(CHECKOUT / ".cache" / "samples")]},
+    }
+    for section, more in sections.items():
+        values[section] = {**values.get(section, {}), **more}
+    return load_settings(None, **values)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Broker, Flink with both jobs, Ray and the pool, started once for all tests that ask for it.
+
+    Nothing watches it between calls: a test that waits for rows, or kills a part, does so by
+    ``stack.watch(until=…)``.
+    """
+    folder = tmp_path_factory.mktemp("stack")
+    with Stack(local_settings(folder)) as running:
+        yield running
