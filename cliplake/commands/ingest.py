@@ -1,4 +1,44 @@
+"""`cliplake ingest`: the two Flink jobs on a cluster that is there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
 import typer
 
+from cliplake.console import out, saying
+from cliplake.context import context_of
 
-def register(app: typer.Typer) -> None: ...
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def ingest(
+        context: typer.Context,
+        new_state: Annotated[
+            bool,
+            typer.Option(
+                "--new-state",
+                help="Start without the kept checkpoints, from what the lake says is done: for "
+                "jobs that changed so that old state does not fit. Nothing is lost or doubled.",
+            ),
+        ] = False,
+    ) -> None:
+        """Submit the arrivals and the split job, or find them running.
+
+        They go on from their newest checkpoints. The tables and the topic are made if they are
+        missing.
+        """
+        from ingest.client import submit_jobs
+
+        from ingest.topic import create_topic
+        from processors.pool.lake import Lake
+
+        settings = context_of(context).running_settings()
+        with saying("looking at the lake's tables and the topic"):
+            Lake(settings).ensure_tables()
+            create_topic(settings)
+        with saying("submitting the jobs"):
+            ids = submit_jobs(settings, new_state=new_state)
+        for job, job_id in ids.items():
+            out.print(f"{job}: {job_id}")
+        out.print(f"http://{settings.flink.rest_address}:{settings.flink.rest_port}")

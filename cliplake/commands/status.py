@@ -1,4 +1,150 @@
+"""`cliplake status`: what is waiting, in flight, done, rejected and dead, and if it adds up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cliplake.console import Exit, err, out
+from cliplake.context import context_of
+from schemas.problems import ConfigError
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from cliplake.accounts import Accounts
+    from cliplake.pool_status import PoolView
+    from ingest.rest import JobStatus
 
 
-def register(app: typer.Typer) -> None: ...
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def status(
+        context: typer.Context,
+        as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+    ) -> None:
+        """Show per stage and table what is waiting, in flight, done, rejected and dead.
+
+        Exit code 1 if the accounts cannot come right any more, 6 if the topic or the Flink
+        cluster does not answer; the rest is shown all the same.
+        """
+        settings = context_of(context).running_settings()
+        found = _Found(settings)
+        if as_json:
+            json.dump(found.as_json(), sys.stdout, indent=1)
+            sys.stdout.write("\n")
+        else:
+            _print(found)
+        for problem in found.silent:
+            err.print(f"[bold red]error[/]: {escape(problem)}", soft_wrap=True)
+        if found.accounts.problems:
+            raise typer.Exit(Exit.FAILED)
+        if found.silent:
+            raise typer.Exit(Exit.UNREACHABLE)
+
+
+class _Found:
+    """One look at everything; what does not answer is in ``silent``."""
+
+    def __init__(self, settings: Settings) -> None:
+        from ingest.client import jobs
+
+        from cliplake.accounts import read_accounts
+        from cliplake.pool_status import read_pool
+        from cliplake.query import LakeSql
+        from ingest.topic import topic_offsets
+
+        sql = LakeSql(settings)
+        self.settings = settings
+        self.silent: list[str] = []
+        self.pool: PoolView | None = read_pool(settings)
+        self.jobs: Sequence[JobStatus] | None = None
+        try:
+            self.jobs = jobs(settings)
+        except ConfigError as error:
+            self.silent.append(str(error))
+        in_flight = self.pool.in_flight if self.pool else 0
+        # A first look tells whether the topic answers; the accounts take its ends last.
+        seen = True
+        try:
+            topic_offsets(settings)
+        except ConfigError as error:
+            seen = False
+            self.silent.append(str(error))
+        self.accounts: Accounts = read_accounts(
+            settings, sql, in_flight=in_flight, topic="settings" if seen else None
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **self.accounts.as_json(),
+            "jobs": None if self.jobs is None else [asdict(job) for job in self.jobs],
+            "pool": None if self.pool is None else asdict(self.pool),
+            "unreachable": self.silent,
+            "lake": self.settings.catalog_options["warehouse"],
+            "database": self.settings.catalog.database,
+            "topic": self.settings.kafka.topic,
+        }
+
+
+def _print(found: _Found) -> None:
+    accounts = found.accounts
+    stages = Table(show_edge=False, header_style="bold")
+    stages.add_column("stage")
+    for name in ("waiting", "in flight", "done", "repeats", "rejected", "dead"):
+        stages.add_column(name, justify="right")
+    stages.add_column("of")
+    for name, stage in accounts.stages.items():
+        stages.add_row(
+            name,
+            f"[yellow]{stage.waiting:,}[/]" if stage.waiting else "0",
+            "·" if stage.in_flight is None else f"{stage.in_flight:,}",
+            f"{stage.done:,}",
+            f"{stage.repeats:,}" if name == "arrivals" else "·",
+            f"{stage.rejected:,}" if name in ("duration", "enrich") else "·",
+            f"[red]{stage.dead:,}[/]" if stage.dead else "0",
+            f"{stage.total:,} {stage.unit}",
+        )
+    out.print(stages)
+    out.print()
+    tables = Table(show_edge=False, header_style="bold")
+    tables.add_column("table")
+    tables.add_column("rows", justify="right")
+    tables.add_column("reasons")
+    for name, rows in accounts.rows.items():
+        reasons = sorted(accounts.reasons.get(name, {}).items(), key=lambda item: -item[1])
+        tables.add_row(
+            name, f"{rows:,}", ", ".join(f"{escape(reason)} {n:,}" for reason, n in reasons)
+        )
+    out.print(tables)
+    out.print()
+    lag = accounts.kafka_lag
+    behind = "unknown" if lag is None else f"{sum(lag.values()):,} messages behind"
+    out.print(f"Kafka     {escape(found.settings.kafka.topic)}: {behind}")
+    for job in found.jobs or []:
+        cause = f" ({escape(job.root_cause)})" if job.root_cause and not job.ready else ""
+        checkpoints = f"{job.checkpoints_completed:,} checkpoints, {job.restarts} restarts"
+        out.print(f"Flink     {escape(job.name)}: {job.state}, {checkpoints}{cause}")
+    if found.jobs is not None and not found.jobs:
+        out.print("Flink     no job of ours runs: `cliplake ingest` submits them")
+    if found.pool is None:
+        out.print("pool      no driver runs here")
+    else:
+        pool = found.pool
+        paused = ", paused: waiting for what the actors need" if pool.paused else ""
+        out.print(
+            f"pool      snapshot {pool.snapshot} of {pool.latest_snapshot}, "
+            f"{pool.snapshots_behind} behind; {pool.in_flight:,} clips in flight, "
+            f"{pool.clips_per_second:.1f} clips/s{paused}"
+        )
+    styles = {"balanced": "green", "in progress": "yellow", "broken": "bold red"}
+    balance = accounts.balance.value
+    out.print(f"accounts  [{styles.get(balance, 'yellow')}]{balance}[/]")
+    for problem in accounts.problems:
+        out.print(f"          [red]{escape(problem)}[/]")
