@@ -17,6 +17,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -294,22 +295,37 @@ class _Reader:
             yield pts, frame
 
     def _decode(self, *, skip_to_keyframe: bool = False) -> Iterator[VideoFrame]:
-        packets = self._container.demux(self._stream)
         waiting = skip_to_keyframe
-        while True:
+        for packet in self._packets():
+            if waiting:
+                if packet is None or not packet.is_keyframe:
+                    continue
+                waiting = False
             try:
-                packet = next(packets)
-                if waiting and packet.size:
-                    if not packet.is_keyframe:
-                        continue
-                    waiting = False
-                frames = packet.decode()
-            except (StopIteration, av.error.EOFError):
+                frames = packet.decode() if packet else self._stream.decode(None)
+            except av.error.EOFError:
                 return
             except MemoryError:
                 raise
             except av.error.FFmpegError as error:
-                self.errors += 1
-                self.first_error = self.first_error or error.strerror
-                continue
-            yield from frames
+                self._count(error)
+            else:
+                yield from frames
+
+    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
+        """The stream's packets, then None, for which the decoder gives what it still holds."""
+        packets = self._container.demux(self._stream)
+        try:
+            for packet in packets:
+                if packet.size:
+                    yield packet
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            # The file cannot be read on from here; what came before counts.
+            self._count(error)
+        yield None
+
+    def _count(self, error: av.error.FFmpegError) -> None:
+        self.errors += 1
+        self.first_error = self.first_error or error.strerror

@@ -37,10 +37,8 @@ _VIDEO_FORMATS = (
 # Audio with a magic number of its own, let in so that it is called by its name.
 _AUDIO_FORMATS = ("ogg", "wav", "flac", "aiff")
 
-OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": ",".join(_VIDEO_FORMATS + _AUDIO_FORMATS),
-}
+# MP3 has no magic number, and its probe takes noise for sound: only with this tag before it.
+_MP3_TAG = b"ID3"
 
 _max_pixels = 8192 * 8192
 
@@ -57,22 +55,31 @@ def open_container(path: str | Path) -> av.container.InputContainer:
     Raises `MediaError` (stage ``probe``): ``not_a_video`` if libav finds none of the formats
     that we take, ``out_of_memory``.
     """
+    formats = [*_VIDEO_FORMATS, *_AUDIO_FORMATS]
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(len(_MP3_TAG)) == _MP3_TAG:
+                formats.append("mp3")
+    except OSError as error:
+        raise MediaError(
+            MediaReason.NOT_FOUND, f"the file cannot be opened: {error.strerror}", stage="probe"
+        ) from None
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(formats)}
     # "file:" keeps a path with a colon in it from being read as a protocol.
     url = f"file:{path}"
     try:
-        return av.open(url, mode="r", options=dict(OPTIONS), metadata_errors="ignore")
+        return av.open(url, mode="r", options=options, metadata_errors="ignore")
     except MemoryError:
         raise MediaError(
             MediaReason.OUT_OF_MEMORY, "opening the file took too much memory", stage="probe"
         ) from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise MediaError(
-            MediaReason.NOT_FOUND, f"the file cannot be opened: {error.strerror}", stage="probe"
-        ) from None
     except (av.error.FFmpegError, ValueError, OSError) as error:
+        detail = getattr(error, "strerror", None) or str(error)
+        # What is on no list of ours comes back as an invalid argument.
+        known = "" if isinstance(error, av.error.ArgumentError) else f" ({detail})"
         raise MediaError(
             MediaReason.NOT_A_VIDEO,
-            f"no video format was recognized ({getattr(error, 'strerror', None) or error})",
+            f"the file is in none of the video formats that are read{known}",
             stage="probe",
         ) from None
 
