@@ -50,7 +50,7 @@ class Scripted:
         if what == "hang":
             time.sleep(3600)
         if what == "slow":
-            time.sleep(0.2)
+            time.sleep(0.1)
         if what == "raise":
             raise ValueError("this chain has a bug")
         if what == "store-out" and (self._state_dir / "store-is-out").exists():
