@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,153 +21,39 @@ from pydantic_settings import (
 )
 
 from schemas.problems import ConfigError, explain, nearest, read_yaml
+from schemas.sections import (
+    CatalogSettings,
+    DecodeSettings,
+    FetchSettings,
+    FlinkSettings,
+    KafkaSettings,
+    LocalSettings,
+    MetricsSettings,
+    ModelSettings,
+    PoolSettings,
+)
+
+__all__ = [
+    "CHECKOUT",
+    "CatalogSettings",
+    "DecodeSettings",
+    "FetchSettings",
+    "FlinkSettings",
+    "KafkaSettings",
+    "LocalSettings",
+    "MetricsSettings",
+    "ModelSettings",
+    "PoolSettings",
+    "Settings",
+    "dump_settings",
+    "load_settings",
+    "load_settings_json",
+    "parse_settings_json",
+]
 
 DEFAULT_FILE = "cliplake.yaml"
 FILE_VARIABLE = "CLIPLAKE_SETTINGS"
 ENV_PREFIX = "CLIPLAKE__"
-
-Seconds = Annotated[float, Field(gt=0)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KafkaSettings(_Section):
-    """The topic, and the client by the Java client's own dotted names (``security.protocol`` …)."""
-
-    topic: str = "video-uploads"
-    partitions: Annotated[int, Field(ge=1)] = 2
-    """Partitions of the topic if ``up`` has to create it."""
-    group_id: str = "cliplake-arrivals"
-    client: dict[str, str] = {"bootstrap.servers": "127.0.0.1:9092"}
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return self.client["bootstrap.servers"]
-
-    @field_validator("client")
-    @classmethod
-    def _has_servers(cls, value: dict[str, str]) -> dict[str, str]:
-        if not value.get("bootstrap.servers"):
-            raise ValueError("bootstrap.servers is missing: host:port of a broker")
-        return value
-
-
-class CatalogSettings(_Section):
-    """The lake: Paimon catalog options by their own names, passed through."""
-
-    database: str = "cliplake"
-    options: dict[str, str] = {}
-    """``warehouse``, ``metastore``, ``uri``, ``s3.endpoint`` …; by default one on this disk."""
-
-
-class FlinkSettings(_Section):
-    """The Flink cluster and the two jobs."""
-
-    rest_address: str = "127.0.0.1"
-    rest_port: Port = 8081
-    parallelism: Annotated[int, Field(ge=1)] = 2
-    task_slots: Annotated[int, Field(ge=1)] = 6
-    """Slots of the TaskManager that ``up`` starts; both jobs share them."""
-    checkpoint_interval_s: Seconds = 3.0
-    checkpoint_dir: str = ""
-    """URI of a folder all Flink processes reach; by default under ``local.state_dir``."""
-    repeat_memory_days: Annotated[float, Field(gt=0)] = 30.0
-    """A reference is a repeat if its video was last named within this time."""
-    python: str = ""
-    """Interpreter of the ``flink`` environment, here and on the TaskManagers."""
-    jars: str = ""
-    """Folder with the connector jars."""
-    options: dict[str, str] = {}
-    """Further Flink options by their own names."""
-
-
-class FetchSettings(_Section):
-    """What may be read, from where, and how much; everything else is refused."""
-
-    file_roots: tuple[str, ...] = ()
-    """Folders under which ``file:`` URIs may point, after symbolic links are resolved."""
-    https_hosts: tuple[str, ...] = ()
-    """Hosts of ``https:`` URIs; ``*.example.org`` takes in its subdomains."""
-    allow_http: bool = False
-    """Whether ``http:`` is let through for the same hosts."""
-    allow_private_addresses: bool = False
-    """Whether those hosts may resolve to private, loopback or link-local addresses."""
-    s3_buckets: tuple[str, ...] = ()
-    s3_endpoint: str = ""
-    """Endpoint of an S3-compatible store; empty for AWS's."""
-    max_bytes: Annotated[int, Field(gt=0)] = 20 * 2**30
-    connect_timeout_s: Seconds = 10.0
-    read_timeout_s: Seconds = 30.0
-    deadline_s: Seconds = 600.0
-    """Total time for one object, all attempts together."""
-    attempts: Annotated[int, Field(ge=1)] = 3
-    scratch_dir: str = ""
-    """Folder for fetched bytes; by default under ``local.state_dir``."""
-
-
-class DecodeSettings(_Section):
-    """Limits of the child processes in which libav runs."""
-
-    segment_s: Seconds = 60.0
-    """Length of video that one element of the split decodes."""
-    memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = 2 * 2**30
-    max_pixels: Annotated[int, Field(gt=0)] = 8192 * 8192
-    deadline_base_s: Seconds = 20.0
-    deadline_per_video_second_s: Seconds = 2.0
-    """A task may take base + this x seconds of video before its process is killed."""
-
-
-class PoolSettings(_Section):
-    """The Ray pool and the driver that feeds it."""
-
-    ray_address: str = ""
-    """``host:port`` of a Ray cluster; empty: the one that ``up`` starts."""
-    actors: Annotated[int, Field(ge=1)] = 1
-    cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
-    micro_batch_clips: Annotated[int, Field(ge=1)] = 32
-    calls_in_flight: Annotated[int, Field(ge=1)] = 2
-    """Micro-batches handed out and not yet finished, an actor."""
-    plan_rows: Annotated[int, Field(ge=1)] = 20_000
-    """Most clips read ahead of what is dispatched."""
-    poll_interval_s: Seconds = 0.3
-    commit_interval_s: Seconds = 1.0
-    attempts: Annotated[int, Field(ge=1)] = 2
-    actor_start_timeout_s: Seconds = 120.0
-    drain_timeout_s: Seconds = 30.0
-
-
-class MetricsSettings(_Section):
-    """The Prometheus page of the pool's driver; port 0 switches it off."""
-
-    host: str = "127.0.0.1"
-    port: Port = 0
-
-
-class ModelSettings(_Section):
-    """Where model files are; Hugging Face's own variables are honoured beside it."""
-
-    dir: str = ""
-    """Folder of model files; by default ``.cache/models`` of the checkout (``make setup``)."""
-
-
-class LocalSettings(_Section):
-    """What ``cliplake up`` starts on this machine, and where it keeps it."""
-
-    state_dir: str = ".cliplake"
-    start_kafka: bool = True
-    start_flink: bool = True
-    start_ray: bool = True
-    start_pool: bool = True
-    kafka_port: Port = 9092
-    kafka_controller_port: Port = 9093
-    ray_port: Port = 6399
-    ray_dashboard: bool = False
-    flink_jobmanager_rpc_port: Port = 6123
-    max_restarts: Annotated[int, Field(ge=0)] = 5
-    """Restarts of one process within ten minutes before ``up`` gives up on it."""
 
 
 class Settings(BaseSettings):
