@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,8 @@ class JobRecord:
     signature: dict[str, str]
     new_state: NewState | None = None
     job_id: str = ""
-
-    def with_job(self, job_id: str) -> JobRecord:
-        return replace(self, job_id=job_id)
+    topic_id: str = ""
+    """The broker's id of the topic that the offsets are of."""
 
 
 def read_record(folder: Path) -> JobRecord | None:
@@ -60,7 +59,11 @@ def read_record(folder: Path) -> JobRecord | None:
             offsets = {int(p): int(o) for p, o in new_state["start_offsets"].items()}
             new_state = NewState(**{**new_state, "start_offsets": offsets})
         return JobRecord(
-            int(values["generation"]), dict(values["signature"]), new_state, values["job_id"]
+            generation=int(values["generation"]),
+            signature=dict(values["signature"]),
+            new_state=new_state,
+            job_id=str(values["job_id"]),
+            topic_id=str(values["topic_id"]),
         )
     except FileNotFoundError:
         return None

@@ -26,15 +26,24 @@ Offsets = npt.NDArray[np.int64]
 
 
 def arrivals_state(
-    read: LakeReader, folder: Path, topic: str, begin: Mapping[int, int], *, same_topic: bool
+    read: LakeReader,
+    folder: Path,
+    topic: str,
+    begin: Mapping[int, int],
+    end: Mapping[int, int],
+    *,
+    same_topic: bool,
 ) -> NewState:
     """Files in ``folder`` for the arrivals job.
 
-    ``begin`` is the first offset still there, by partition. If the topic is not the one that the
-    lake's coordinates are from (``same_topic``), it is read from its start: then the known
+    ``begin`` is the first offset still in the topic and ``end`` that of the next record to come,
+    by partition. If the topic is not the one that the lake's coordinates are from (it is known to
+    be another, or the lake has offsets beyond its end), it is read from its start: then the known
     video_keys alone tell what is new.
     """
     done = done_offsets(read, topic) if same_topic else {}
+    if any(len(offsets) and offsets[-1] >= end.get(p, 0) for p, offsets in done.items()):
+        done = {}
     starts, beyond = start_offsets(done, begin)
     records_file, keys_file = folder / "records.npy", folder / "keys.npy"
     write_records(records_file, beyond)

@@ -15,6 +15,8 @@ from schemas.settings import Settings
 _TIMEOUT_S = 10.0
 ENDED = frozenset({"FINISHED", "CANCELED", "FAILED"})
 """States that a job does not leave."""
+MISSING = "MISSING"
+"""Our word for a job that the cluster does not know."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,25 @@ class JobStatus:
     """One of our jobs on the cluster, the latest of its name."""
 
     name: str
-    job_id: str
-    state: str
-    """Flink's word: RUNNING, RESTARTING, FAILED, CANCELED …"""
-    tasks_running: int
-    tasks: int
-    restarts: int
-    checkpoints_completed: int
-    checkpoints_failed: int
-    last_checkpoint_ms: int | None
+    job_id: str = ""
+    state: str = MISSING
+    """Flink's word (RUNNING, RESTARTING, FAILED, CANCELED …), or MISSING."""
+    tasks_running: int = 0
+    tasks: int = 0
+    restarts: int = 0
+    checkpoints_completed: int = 0
+    checkpoints_failed: int = 0
+    last_checkpoint_ms: int | None = None
     """How long the latest completed checkpoint took."""
-    last_checkpoint_at: float | None
+    last_checkpoint_at: float | None = None
     """When it was completed, seconds since 1970."""
-    root_cause: str | None
+    root_cause: str | None = None
     """The innermost exception of the latest failure, in one line."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs or Flink is about to run it (again)."""
+        return self.state != MISSING and self.state not in ENDED
 
     @property
     def ready(self) -> bool:
@@ -65,11 +72,11 @@ class FlinkRest:
             )
         return ids[0] if ids else None
 
-    def status(self, name: str) -> JobStatus | None:
-        """The running job of that name, else the one that ended last; None if there is none."""
+    def status(self, name: str) -> JobStatus:
+        """The running job of that name, else the one that ended last, else one that is MISSING."""
         jobs = self.jobs_named(name)
         if not jobs:
-            return None
+            return JobStatus(name)
         job = next((job for job in jobs if job["state"] not in ENDED), jobs[0])
         job_id = str(job["jid"])
         checkpoints = self._get(f"/jobs/{job_id}/checkpoints")
@@ -97,15 +104,18 @@ class FlinkRest:
         entries = history.get("entries") or []
         return innermost(entries[0].get("stacktrace") or "") if entries else None
 
-    def cancel(self, job_id: str, timeout_s: float = 60.0) -> None:
-        """Cancel a job and wait until it has ended; its checkpoints stay."""
+    def request_cancel(self, job_id: str) -> None:
+        """Ask a job to end; its checkpoints stay."""
         self._request("PATCH", f"/jobs/{job_id}?mode=cancel")
+
+    def wait_ended(self, job_id: str, timeout_s: float = 60.0) -> None:
+        """Return once the job has ended; `ConfigError` if it does not."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self._get(f"/jobs/{job_id}")["state"] in ENDED:
                 return
             time.sleep(0.2)
-        raise ConfigError(f"job {job_id} did not end within {timeout_s:.0f} s of its cancellation")
+        raise ConfigError(f"job {job_id} did not end within {timeout_s:.0f} s of being cancelled")
 
     def _get(self, path: str) -> Any:
         return self._request("GET", path)

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from schemas.recipe import Recipe, load_recipe
 from schemas.settings import CHECKOUT, Settings, load_settings_json
 from schemas.tables import TABLES
 
+TOPIC_ID = "the topic's id (another one if it was deleted and made again)"
 _WRITES = {
     "arrivals": ("videos", "repeats", "rejected_messages"),
     "split": ("clips", "failed_videos"),
@@ -69,10 +71,11 @@ def submit(settings: Settings, recipe: Recipe, job: str, new_state: NewState | N
     start = plan_start(
         settings, job, signature, has_rows=environment.has_rows(), new_state=new_state
     )
+    record = replace(start.record, topic_id=signature.get(TOPIC_ID, ""))
     # Before the submission: a job without its record could not be told from a stranger's.
-    write_record(folder, start.record)
+    write_record(folder, record)
     job_id = environment.execute(name, start)
-    write_record(folder, start.record.with_job(job_id))
+    write_record(folder, replace(record, job_id=job_id))
     return job_id
 
 
@@ -122,9 +125,7 @@ class _Client:
         }
         if self._job == "arrivals":
             signature["kafka.topic"] = settings.kafka.topic
-            signature["the topic's id (another one if it was deleted and made again)"] = topic_id(
-                settings
-            )
+            signature[TOPIC_ID] = topic_id(settings)
         for name, table in self._tables.items():
             signature[f"table {name} (its path and time of creation)"] = table.uuid
         return signature
