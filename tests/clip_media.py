@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -93,11 +95,15 @@ def rotate(path: Path, target: Path, degrees: int) -> Path:
 
 def all_frames(path: Path) -> list[tuple[int, bytes, bool]]:
     """Every frame of a file in one pass: timestamp, planes, whether it is a keyframe."""
+    found = []
     with av.open(str(path)) as container:
-        return [
-            (f.pts if f.pts is not None else f.dts, _planes(f), bool(f.key_frame))
-            for f in container.decode(video=0)
-        ]
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.error.InvalidDataError):
+                found += [
+                    (f.pts if f.pts is not None else f.dts, _planes(f), bool(f.key_frame))
+                    for f in packet.decode()
+                ]
+    return found
 
 
 def _planes(frame: av.VideoFrame) -> bytes:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import pytest
 from clip_media import SAMPLES, all_frames, panning, span, write_video
 
@@ -20,7 +21,7 @@ KINDS = {
     "b_frames.mp4": ("libx264", {"g": "24", "bf": "3", "b-pyramid": "normal"}),
     "open_gop.mp4": ("libx264", {"g": "15", "bf": "3", "x264-params": "open-gop=1"}),
     "one_gop.mp4": ("libx264", {"g": "1000", "bf": "2"}),
-    "refresh.mp4": ("libx264", {"g": "20", "bf": "0", "x264-params": "intra-refresh=1"}),
+    "refresh.ts": ("libx264", {"g": "20", "bf": "0", "x264-params": "intra-refresh=1"}),
     "matroska.mkv": ("libx264", {"g": "12", "bf": "2"}),
     "transport.ts": ("libx264", {"g": "12", "bf": "2"}),
     "mpeg4.avi": ("mpeg4", {"g": "12"}),
@@ -122,3 +123,30 @@ def test_a_clip_cut_on_another_clock_is_refused(tmp_path: Path) -> None:
         read(reader, wrong)
     assert caught.value.reason is MediaReason.SOURCE_CHANGED
     assert caught.value.stage == "decode"
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"g": "10", "bf": "0", "x264-params": "intra-refresh=1"}),
+        ("libvpx-vp9", {"g": "10"}),
+    ],
+)
+def test_behind_a_damaged_keyframe_decoding_begins_at_the_one_before(
+    tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
+    path = write_video(tmp_path / "v.mp4", panning(40, 64, 96, 1), codec=codec, options=options)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    key = [index for index, packet in enumerate(packets) if packet.is_keyframe][2]
+    content = bytearray(path.read_bytes())
+    position = packets[key].pos
+    assert position is not None
+    content[position : position + packets[key].size] = bytes(packets[key].size)
+    path.write_bytes(content)
+    frames = all_frames(path)
+    shown = [pts for pts, _, _ in frames]
+    start = shown.index(packets[key + 3].pts)
+    with ClipReader(str(path)) as reader:
+        wanted = span(path, start, start + 3)
+        assert read(reader, wanted) == frames[start : start + 3]
