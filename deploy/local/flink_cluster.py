@@ -150,7 +150,9 @@ def write_configuration(settings: Settings, package: Path, home: Path) -> None:
     conf, lib = home / "conf", home / "lib"
     for folder in (conf, home / "log", home / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
-    _link([*(package / "lib").glob("*.jar"), *jars], lib)
+    # The pip package keeps what runs Python apart, among the optional jars.
+    python = (package / "opt").glob("flink-python-*.jar")
+    _link([*(package / "lib").glob("*.jar"), *python, *jars], lib)
     _replace(conf / "config.yaml", yaml.safe_dump(cluster_options(settings, home), width=10_000))
     _replace(conf / "log4j.properties", LOGGING)
 
