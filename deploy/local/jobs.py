@@ -1,18 +1,24 @@
 """Keeps the two Flink jobs on the cluster: a JobManager that died comes back without them.
 
-They are submitted by ``ingest.client``, which starts from the newest checkpoint and leaves a job
-alone that is there already. All of it runs beside the caller's thread.
+A submission starts from the newest checkpoint and leaves a job alone that is there already
+(``ingest.client``). `JobKeeper.tick` never blocks.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from deploy.local.errors import StackError
+from deploy.local.marked import Mark, sweep
+from deploy.local.processes import ChildProcess, exit_words, last_lines
+from deploy.local.submit import CANNOT
 from deploy.local.supervisor import Restarts
-from schemas.settings import Settings
+from ingest.client import JobStatus, jobs
+from schemas.settings import CHECKOUT, Settings
 
 CHECK_EVERY_S = 2.0
 LOST_AFTER = 2
@@ -25,18 +31,23 @@ class JobKeeper:
     def __init__(
         self,
         settings: Settings,
+        settings_file: Path,
+        mark: Mark,
         executor: ThreadPoolExecutor,
         *,
-        max_restarts: int,
+        new_state: bool,
         log: Callable[[str], None],
     ) -> None:
         self._settings = settings
+        self._command = [sys.executable, "-m", "deploy.local.submit", str(settings_file)]
+        self._once = ["--new-state"] if new_state else []
+        self._mark = mark.of_part("submit")
+        self._output = settings.state_dir / "logs" / "submit.log"
         self._executor = executor
-        self._restarts = Restarts(max_restarts)
-        self._max_restarts = max_restarts
+        self._restarts = Restarts(settings.local.max_restarts)
         self._log = log
-        self._check: Future[list[str]] | None = None
-        self._submission: Future[dict[str, str]] | None = None
+        self._submission: ChildProcess | None = None
+        self._check: Future[list[JobStatus]] | None = None
         self._submitted = False
         self._missed = 0
         self._next_at = 0.0
@@ -46,68 +57,68 @@ class JobKeeper:
         """Whether both jobs were handed to the cluster at least once."""
         return self._submitted
 
-    def submit(self) -> None:
-        """Submit what is not there; StackError at a later `tick` if that fails too often."""
-        self._submission = self._executor.submit(_submit, self._settings)
-
     def tick(self) -> None:
-        """One round; call it while the cluster serves."""
+        """One round, while the cluster serves; StackError when the jobs are given up."""
         if self._submission is not None:
             self._look_at_submission(self._submission)
         elif self._check is not None:
             self._look_at_check(self._check)
         elif time.monotonic() >= self._next_at:
             if self._submitted and self._missed < LOST_AFTER:
-                self._check = self._executor.submit(self._lost)
+                self._check = self._executor.submit(jobs, self._settings)
             else:
-                self.submit()
+                self._submit()
 
-    def _lost(self) -> list[str]:
-        from ingest.client import jobs
+    def stop(self) -> None:
+        """End a submission that is under way."""
+        if self._submission is not None:
+            self._submission.kill()
+            sweep(self._mark)
 
-        return sorted(job.name for job in jobs(self._settings) if not job.alive)
+    def _submit(self) -> None:
+        self._submission = ChildProcess(
+            [*self._command, *self._once],
+            environment=self._mark.environment(),
+            log=self._output,
+            cwd=CHECKOUT,
+        )
 
-    def _look_at_submission(self, submission: Future[dict[str, str]]) -> None:
-        if not submission.done():
+    def _look_at_submission(self, submission: ChildProcess) -> None:
+        code = submission.exit_code()
+        if code is None:
             return
         self._submission = None
-        self._missed = 0
-        error = submission.exception()
-        if error is None:
-            self._submitted = True
+        if code == 0:
+            self._submitted, self._missed, self._once = True, 0, []
             self._next_at = time.monotonic() + CHECK_EVERY_S
             return
-        delay = self._restarts.next_delay(time.monotonic())
-        if delay is None:
-            raise StackError(
-                f"the Flink jobs could not be submitted, after {self._max_restarts} more tries "
-                f"within ten minutes: {error}"
-            ) from error
-        self._log(f"Flink jobs: not submitted ({error}); trying again in {delay:.1f} s")
-        self._next_at = time.monotonic() + delay
+        why = last_lines(self._output) or exit_words(code)
+        # What stands in the way of the first submission will stand in the way of the next.
+        if not self._submitted and code == CANNOT:
+            raise StackError(why)
+        self._try_again("the Flink jobs could not be submitted", why)
 
-    def _look_at_check(self, check: Future[list[str]]) -> None:
+    def _look_at_check(self, check: Future[list[JobStatus]]) -> None:
         if not check.done():
             return
         self._check = None
         self._next_at = time.monotonic() + CHECK_EVERY_S
         if check.exception() is not None:
             return  # it does not answer just now: its process is watched elsewhere
-        lost = check.result()
+        lost = [job for job in check.result() if not job.alive]
         self._missed = self._missed + 1 if lost else 0
-        if self._missed < LOST_AFTER:
-            return
+        if self._missed == LOST_AFTER:
+            self._try_again("a Flink job is gone", "; ".join(_words(job) for job in lost))
+
+    def _try_again(self, what: str, why: str) -> None:
         delay = self._restarts.next_delay(time.monotonic())
         if delay is None:
-            raise StackError(
-                f"the Flink job {lost[0]} ended {self._max_restarts + 1} times within ten minutes: "
-                "see the log of the jobmanager"
-            )
-        self._log(f"Flink jobs: {', '.join(lost)} gone; submitting again in {delay:.1f} s")
+            most = self._settings.local.max_restarts
+            raise StackError(f"{what}, after {most} restarts within ten minutes: {why}")
+        self._log(f"{what} ({why}); submitting again in {delay:.1f} s")
         self._next_at = time.monotonic() + delay
 
 
-def _submit(settings: Settings) -> dict[str, str]:
-    from ingest.client import submit_jobs
-
-    return submit_jobs(settings)
+def _words(job: JobStatus) -> str:
+    cause = f": {job.root_cause}" if job.root_cause else ""
+    return f"{job.name} is {job.state.lower()}{cause}"

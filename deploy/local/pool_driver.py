@@ -10,8 +10,9 @@ from deploy.local.parts import Part
 from schemas.settings import CHECKOUT, Settings
 
 DRIVER = "pool"
-CANNOT_START = 2
-"""Exit code of a command that was given what it cannot use: a model that is missing, say."""
+FINAL_EXIT_CODES = frozenset({2, 3, 4})
+"""Of `cliplake`: it cannot start (a model is missing, say), its position in the lake is lost, or
+another driver writes to this lake. Another start would end the same way."""
 
 
 def pool_driver(settings: Settings, settings_file: Path) -> Part:
@@ -31,5 +32,5 @@ def pool_driver(settings: Settings, settings_file: Path) -> Part:
         needs=("ray",) if local.start_ray else (),
         ready_timeout_s=settings.pool.actor_start_timeout_s + 60.0,
         stop_grace_s=settings.pool.drain_timeout_s + 15.0,
-        final_exit_codes=frozenset({CANNOT_START}),
+        final_exit_codes=FINAL_EXIT_CODES,
     )

@@ -40,9 +40,17 @@ class Stack:
     processes end with this one, also when it is killed.
     """
 
-    def __init__(self, settings: Settings, *, log: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log: Callable[[str], None] = print,
+        new_state: bool = False,
+    ) -> None:
+        """``new_state``: the jobs start without their kept checkpoints (``ingest.client``)."""
         self.settings = settings
         """After `start`: with the real ports and addresses."""
+        self._new_state = new_state
         self._log = log
         self._state = StateFolder(settings.state_dir)
         self._supervisor: Supervisor | None = None
@@ -97,20 +105,17 @@ class Stack:
     def _come_up(
         self,
         supervisor: Supervisor,
+        jobs: JobKeeper,
         executor: ThreadPoolExecutor,
         resolved: Resolved,
         driver: Part,
     ) -> None:
-        local = self.settings.local
         tables: Future[object] = executor.submit(_ensure_tables, self.settings)
         for part in _parts(resolved, self._state.mark().stack):
             supervisor.add(part)
-        self._jobs = JobKeeper(
-            self.settings, executor, max_restarts=local.max_restarts, log=self._log
-        )
         topic: Future[object] | None = None
-        driver_added = not local.start_pool
-        while not (self._jobs.submitted and driver_added and supervisor.is_ready(DRIVER)):
+        driver_added = not self.settings.local.start_pool
+        while not (jobs.submitted and driver_added and supervisor.is_ready(DRIVER)):
             supervisor.tick()
             if topic is None and supervisor.is_ready("broker"):
                 topic = executor.submit(_ensure_topic, self.settings)
@@ -119,7 +124,7 @@ class Stack:
                 supervisor.add(driver)
                 driver_added = True
             if tables_done and _is_done(topic) and supervisor.is_ready(JOBMANAGER, TASKMANAGER):
-                self._jobs.tick()
+                jobs.tick()
             time.sleep(ROUND_S)
         self._log(f"both jobs run: {self.flink_web_url}")
 
@@ -172,7 +177,9 @@ class Stack:
         if supervisor is None or executor is None:
             return
         stopping: Future[object] | None = None
-        if jobs and jobs.submitted and supervisor.is_ready(JOBMANAGER):
+        if jobs is not None:
+            jobs.stop()
+        if jobs is not None and jobs.submitted and supervisor.is_ready(JOBMANAGER):
             stopping = executor.submit(_stop_jobs, self.settings)
         supervisor.stop(DRIVER)
         if stopping is not None:
