@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from processors.clip_pass import DecodedClip, DecodePlan, decode_clips, locate_clips
 from processors.clip_reader import ClipSpan
-from processors.errors import MediaError
+from processors.errors import DependencyFault, MediaError
 from processors.media.sandbox import Sandbox
 from schemas.reasons import MediaReason
 
@@ -35,11 +35,15 @@ class ClipDecoder:
         """One result a clip, in order: what the pass gave, or why it gave nothing.
 
         Adjacent clips share the open file. A clip that crashes, hangs or exhausts the child is
-        found by running the clips of its call one by one.
+        found by running the clips of its call one by one. `DependencyFault` if there can be no
+        child, say for want of memory: no clip is to blame.
         """
         results: list[DecodedClip | MediaError] = []
-        for chunk in _chunks(spans):
-            results += self._decode_chunk(path, chunk)
+        try:
+            for chunk in _chunks(spans):
+                results += self._decode_chunk(path, chunk)
+        except (RuntimeError, OSError) as error:
+            raise DependencyFault(f"the decoder's process cannot run: {error}") from error
         return results
 
     def _decode_chunk(self, path: str, chunk: Sequence[ClipSpan]) -> list[DecodedClip | MediaError]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from processors import clip_pass
 from processors.clip_reader import ClipSpan
 from processors.errors import MediaError
-from processors.media.probe import probe
+from processors.media.probe import VideoInfo, probe
 from processors.media.sandbox import Sandbox
 from processors.scenes import Scene
 from processors.split import clip_rows
 from schemas.ids import video_key
 from schemas.recipe import Recipe, load_recipe
-
-SAMPLES = Path(__file__).resolve().parent.parent / ".cache" / "samples"
+from schemas.settings import CHECKOUT
 
 Picture = NDArray[np.uint8]
 
@@ -61,11 +60,14 @@ def write_video(
     options: dict[str, str] | None = None,
     colorspace: int | None = None,
     color_range: int | None = None,
+    rotation: int = 0,
 ) -> Path:
-    """Encode RGB pictures; ``options`` are the encoder's."""
+    """Encode RGB pictures; ``options`` are the encoder's, ``rotation`` is clockwise."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
         stream.pix_fmt = pixel_format
+        if rotation:
+            stream.set_display_rotation(-rotation)
         for index, picture in enumerate(pictures):
             if index == 0:
                 stream.height, stream.width = picture.shape[:2]
@@ -79,18 +81,6 @@ def write_video(
         for packet in stream.encode(None):
             container.mux(packet)
     return path
-
-
-def rotate(path: Path, target: Path, degrees: int) -> Path:
-    """A copy of an MP4 whose container says: turn the picture clockwise by ``degrees``."""
-    a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
-    data = bytearray(path.read_bytes())
-    header = data.index(b"tkhd") + 4
-    assert data[header] == 0, "a version 1 track header has another layout"
-    fixed = [value * 65536 & 0xFFFFFFFF for value in (a, b, 0, c, d, 0)]
-    struct.pack_into(">9I", data, header + 40, *fixed, 0, 0, 0x40000000)
-    target.write_bytes(data)
-    return target
 
 
 def all_frames(path: Path) -> list[tuple[int, bytes, bool]]:
@@ -140,8 +130,7 @@ def clip(path: Path, start: int, end: int, recipe: Recipe) -> dict[str, Any]:
 
 
 def _row(path: Path, start: int, end: int, recipe: Recipe | None) -> dict[str, Any]:
-    info = probe(path)
-    times = [pts for pts, _, _ in all_frames(path)]
+    info, times = _times(path, path.stat().st_mtime_ns)
     ends = [*times, info.last_pts_end]
     uri = path.resolve().as_uri()
     scenes = [Scene(times[0], ends[start], 0, start)] if start else []
@@ -150,11 +139,16 @@ def _row(path: Path, start: int, end: int, recipe: Recipe | None) -> dict[str, A
         {"video_key": video_key(uri, uri), "video_id": uri, "uri": uri, "kafka_offset": 7},
         info,
         scenes,
-        recipe=recipe or load_recipe("recipes/laptop.yaml"),
+        recipe=recipe or load_recipe(CHECKOUT / "recipes" / "laptop.yaml"),
         content_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         created_at=datetime.now(UTC),
     )
     return rows[-1]
+
+
+@functools.lru_cache
+def _times(path: Path, _modified: int) -> tuple[VideoInfo, list[int]]:
+    return probe(path), [pts for pts, _, _ in all_frames(path)]
 
 
 class PoisonedSandbox(Sandbox):

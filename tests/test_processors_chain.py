@@ -13,16 +13,18 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from clip_media import SAMPLES, clip, panning, texture, write_video
+from clip_media import clip, panning, texture, write_video
+from media import SAMPLES, sample
 
 from processors.chain import ClipResult, EnrichmentChain, duration_rejected
 from processors.errors import DependencyFault, StageStartError
 from schemas.reasons import ClipStatus
 from schemas.recipe import Recipe, load_recipe, parse_recipe
-from schemas.settings import Settings, load_settings
+from schemas.settings import CHECKOUT, Settings, load_settings
 from schemas.tables import CLIP_FRAMES, ENRICHED_CLIPS, FAILED_CLIPS, Table
 
-LAPTOP = load_recipe("recipes/laptop.yaml")
+RECIPES = CHECKOUT / "recipes"
+LAPTOP = load_recipe(RECIPES / "laptop.yaml")
 
 
 def recipe(*operators: str, **head: Any) -> Recipe:
@@ -86,7 +88,7 @@ def fits(table: Table, row: dict[str, Any]) -> bool:
 
 
 def test_a_real_clip_is_scored_kept_and_says_what_judged_it(laptop: EnrichmentChain) -> None:
-    row = clip(SAMPLES / "bikes.mp4", 76, 137, LAPTOP)
+    row = clip(sample("bikes.mp4"), 76, 137, LAPTOP)
     (result,) = laptop.run([row])
     assert (result.clip_id, result.status) == (row["clip_id"], ClipStatus.KEPT)
     assert result.failure is None
@@ -347,7 +349,7 @@ def test_a_set_up_chain_describes_its_stages(laptop: EnrichmentChain) -> None:
 
 def test_a_recipe_that_this_version_cannot_run_is_refused_in_one_line(settings: Settings) -> None:
     with pytest.raises(StageStartError) as caught:
-        EnrichmentChain(load_recipe("recipes/article.yaml"), settings).setup()
+        EnrichmentChain(load_recipe(RECIPES / "article.yaml"), settings).setup()
     text = str(caught.value)
     assert "\n" not in text
     for name in ("video_nsfw_filter", "video_aesthetics_filter", "captioning", "laptop.yaml"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from clip_media import PoisonedSandbox, all_frames, panning, span, texture, writ
 
 from processors.clip_decoder import ClipDecoder
 from processors.clip_pass import DecodedClip, DecodePlan
-from processors.errors import MediaError
+from processors.errors import DependencyFault, MediaError
 from processors.frames import MAX_KEYFRAMES, FrameRequest, FrameSampling
 from processors.media.sandbox import Sandbox
 from processors.motion import MotionParameters
@@ -193,3 +194,14 @@ def test_a_file_that_is_no_video_fails_every_clip(tmp_path: Path, decoder: ClipD
     path.write_bytes(b"no video at all" * 100)
     results = decoder.decode(str(path), spans)
     assert [r.reason for r in results if isinstance(r, MediaError)] == [MediaReason.NOT_A_VIDEO] * 2
+
+
+def test_a_decoder_that_cannot_start_blames_no_clip(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with (
+        Sandbox(DecodeSettings()) as sandbox,
+        pytest.raises(DependencyFault, match="the decoder's process cannot run"),
+    ):
+        ClipDecoder(sandbox, PLAN).decode(str(video), [span(video, 0, 10)])

@@ -9,8 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import media
 import pytest
-from clip_media import SAMPLES, all_frames, panning, span, write_video
+from clip_media import all_frames, panning, span, write_video
+from media import sample
 
 from processors.clip_reader import ClipReader, ClipSpan
 from processors.errors import MediaError
@@ -78,9 +80,21 @@ def test_ranges_with_gaps_after_the_keyframes_were_located(video: Path) -> None:
             assert read(reader, wanted) == frames[start:end]
 
 
+def test_ranges_of_uneven_frames_that_begin_late(tmp_path: Path) -> None:
+    times = [7000 + 40 * n + 17 * (n % 3) + 900 * (n // 20) for n in range(60)]
+    path = media.write_video(
+        tmp_path / "uneven.mkv", [60], pts=times, time_base=Fraction(1, 1000), b_frames=2
+    )
+    frames = all_frames(path)
+    assert [pts for pts, _, _ in frames] == times
+    with ClipReader(str(path)) as reader:
+        for start, end in ((25, 40), (40, 60), (3, 21)):
+            assert read(reader, span(path, start, end)) == frames[start:end]
+
+
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4"])
 def test_ranges_of_real_videos(name: str) -> None:
-    path = SAMPLES / name
+    path = sample(name)
     frames = all_frames(path)
     with ClipReader(str(path)) as reader:
         for start, end in ((60, 75), (5, 9), (100, 101)):

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clip_media import rotate, texture, write_video
+from clip_media import texture, write_video
 
 from processors.frames import (
     FrameSampling,
@@ -134,8 +134,7 @@ def test_colours_come_back_as_they_were_encoded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_pictures_are_upright(tmp_path: Path, degrees: int) -> None:
-    upright = write_video(tmp_path / "upright.mp4", [texture(90, 160)] * 3)
-    path = rotate(upright, tmp_path / "turned.mp4", degrees)
+    path = write_video(tmp_path / "turned.mp4", [texture(90, 160)] * 3, rotation=degrees)
     bgr = to_bgr(first_frame(path))
     assert np.array_equal(bgr, opencv_first(path))
     assert bgr.shape[:2] == ((90, 160) if degrees == 180 else (160, 90))

@@ -15,6 +15,7 @@ from schemas.recipe import (
     Operator,
     load_recipe,
 )
+from schemas.settings import CHECKOUT
 
 QUALITY = {"sharpness": 50.0, "black_fraction": 0.2, "overexposed_fraction": 0.1}
 
@@ -95,5 +96,5 @@ def test_frames_are_no_gate() -> None:
 
 
 def test_gates_stand_in_the_recipes_order() -> None:
-    recipe = load_recipe("recipes/article.yaml")
+    recipe = load_recipe(CHECKOUT / "recipes" / "article.yaml")
     assert [gate.stage for gate in gates_of(recipe)] == ["safety", "motion", "aesthetics"]

@@ -9,15 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from clip_media import (
-    SAMPLES,
     all_frames,
     cut_losslessly,
     panning,
-    rotate,
     span,
     texture,
     write_video,
 )
+from media import sample
 
 from processors.clip_pass import DecodePlan, decode_clips
 from processors.errors import MediaError
@@ -85,7 +84,7 @@ def metered(
 def test_a_virtual_clip_scores_as_datajuicer_scores_its_file(
     tmp_path: Path, name: str, start: int, end: int
 ) -> None:
-    path = SAMPLES / name
+    path = sample(name)
     alone = cut_losslessly(path, tmp_path / "clip.mp4", start, end)
     assert our_score(path, start, end) == pytest.approx(datajuicer_score(alone), abs=1e-9)
 
@@ -168,8 +167,7 @@ def test_a_stream_that_changes_its_size_is_measured_on_the_first_ones() -> None:
 
 
 def test_a_rotated_video_scores_as_opencv_sees_it(tmp_path: Path) -> None:
-    upright = write_video(tmp_path / "upright.mp4", panning(30, 96, 128, 2))
-    path = rotate(upright, tmp_path / "turned.mp4", 90)
+    path = write_video(tmp_path / "turned.mp4", panning(30, 96, 128, 2), rotation=90)
     assert our_score(path, 0, len(all_frames(path))) == pytest.approx(
         datajuicer_score(path), abs=1e-9
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_media import SAMPLES
+from media import sample
 
 from processors.errors import MediaError, StageStartError
 from processors.frames import to_bgr, to_model_size
@@ -31,7 +31,7 @@ def stage() -> OpenNsfwStage:
 def frames() -> dict[str, np.ndarray]:
     found = {}
     for name in REFERENCE:
-        with av.open(str(SAMPLES / name)) as container:
+        with av.open(str(sample(name))) as container:
             picture = to_bgr(next(container.decode(video=0)))
         found[name] = to_model_size(picture, 256, 256)
     return found

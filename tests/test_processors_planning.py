@@ -1,0 +1,87 @@
+"""From a recipe to stages and one decoding pass; nothing is left out silently."""
+
+from __future__ import annotations
+
+import pytest
+
+from processors.errors import StageStartError
+from processors.frames import FrameSampling
+from processors.motion import MotionParameters
+from processors.planning import decode_plan, stages_of
+from processors.safety import FRAMES_COLUMN
+from schemas.recipe import OPERATORS, Recipe, parse_recipe
+from schemas.settings import load_settings
+
+SETTINGS = load_settings()
+
+
+def recipe(*operators: str, head: str = "") -> Recipe:
+    lines = [head, "process:", "  - video_split_by_scene_mapper"]
+    lines += [f"  - {operator}" for operator in operators]
+    return parse_recipe("\n".join(lines), where="test", default_name="test")
+
+
+def plan_of(wanted: Recipe):  # type: ignore[no-untyped-def]
+    return decode_plan(wanted, list(stages_of(wanted, SETTINGS).values()))
+
+
+def test_every_operator_contributes_what_it_needs() -> None:
+    plan = plan_of(
+        recipe(
+            "video_extract_frames_mapper: {frame_sampling_method: uniform, frame_num: 5}",
+            "video_nsfw_filter: {engine: open_nsfw_onnx}",
+            "video_motion_score_filter: {sampling_fps: 4, size: 200, relative: true}",
+        )
+    )
+    assert plan.frames == FrameSampling("uniform", 5)
+    assert plan.jpeg
+    (request,) = plan.requests
+    assert (request.column, request.sampling.method) == (FRAMES_COLUMN, "all_keyframes")
+    assert plan.motion == MotionParameters(sampling_fps=4, size=200, relative=True)
+
+
+def test_quality_is_measured_on_the_models_frames_if_none_are_extracted() -> None:
+    plan = plan_of(
+        recipe(
+            "video_nsfw_filter: "
+            "{engine: open_nsfw_onnx, frame_sampling_method: uniform, frame_num: 4}"
+        )
+    )
+    assert plan.frames == FrameSampling("uniform", 4)
+    assert not plan.jpeg
+    assert plan.motion is None
+
+
+def test_quality_is_measured_even_if_nothing_else_is() -> None:
+    plan = plan_of(recipe())
+    assert plan.frames == FrameSampling("all_keyframes")
+    assert plan.requests == ()
+
+
+def test_frames_that_are_not_stored_are_not_encoded() -> None:
+    wanted = recipe("video_extract_frames_mapper", head="store_frames: false")
+    assert not plan_of(wanted).jpeg
+
+
+@pytest.mark.parametrize(
+    "operator",
+    ["video_nsfw_filter", "video_aesthetics_filter", "video_captioning_from_video_mapper"],
+)
+def test_an_operator_without_a_stage_stops_the_start(operator: str) -> None:
+    with pytest.raises(StageStartError, match=operator):
+        stages_of(recipe(operator), SETTINGS)
+
+
+def test_every_operator_that_a_recipe_may_name_is_run_or_refused() -> None:
+    for name in sorted(OPERATORS.keys() - {"video_split_by_scene_mapper"}):
+        try:
+            stages = stages_of(recipe(name), SETTINGS)
+        except StageStartError as error:
+            assert name in str(error)  # noqa: PT017 - some are run, and raise nothing
+        else:
+            assert name in stages or name in {
+                "video_duration_filter",
+                "video_extract_frames_mapper",
+                "video_motion_score_filter",
+                "cliplake_frame_quality_filter",
+            }
