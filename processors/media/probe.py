@@ -6,6 +6,7 @@ kind, without a video stream, without frames.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,12 +64,14 @@ def probe(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise MediaError(
             MediaReason.NOT_FOUND, f"the file cannot be read: {error.strerror}", stage="probe"
         ) from None
-    if size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(MediaReason.NOT_FOUND, "it is not a regular file", stage="probe")
+    if status.st_size == 0:
         raise MediaError(MediaReason.EMPTY_FILE, "the file is empty", stage="probe")
     cut_off = truncation(path)
     if cut_off is not None:
