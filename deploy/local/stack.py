@@ -92,12 +92,16 @@ class Stack:
             self._supervisor = Supervisor(
                 self._mark, max_restarts=self.settings.local.max_restarts, log=self._log
             )
-            self._come_up(
-                self._supervisor,
+            self._jobs = JobKeeper(
+                self.settings,
+                settings_file,
+                self._mark,
                 self._executor,
-                resolved,
-                pool_driver(self.settings, settings_file),
+                new_state=self._new_state,
+                log=self._log,
             )
+            driver = pool_driver(self.settings, settings_file)
+            self._come_up(self._supervisor, self._jobs, self._executor, resolved, driver)
         except BaseException:
             self.stop()
             raise
@@ -123,7 +127,7 @@ class Stack:
             if tables_done and not driver_added:
                 supervisor.add(driver)
                 driver_added = True
-            if tables_done and _is_done(topic) and supervisor.is_ready(JOBMANAGER, TASKMANAGER):
+            if tables_done and _is_done(topic) and supervisor.is_ready(JOBMANAGER):
                 jobs.tick()
             time.sleep(ROUND_S)
         self._log(f"both jobs run: {self.flink_web_url}")
