@@ -128,22 +128,28 @@ class Fetcher:
             raise FetchProblem(
                 MediaReason.FETCH_FAILED, f"the file cannot be opened: {error.strerror}"
             ) from None
-        with open(descriptor, "rb") as file:  # noqa: PTH123  of a descriptor
-            status = os.fstat(descriptor)
-            if stat.S_ISDIR(status.st_mode):
-                raise FetchProblem(MediaReason.NOT_FOUND, "it is a folder, not a file")
-            if not stat.S_ISREG(status.st_mode):
-                raise FetchProblem(MediaReason.NOT_FOUND, "it is not a regular file")
-            self._check_size(status.st_size)
-            try:
+        try:
+            size = self._check_file(os.fstat(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise FetchProblem(
-                    MediaReason.FETCH_FAILED,
-                    f"the file cannot be read: {error.strerror}",
-                    retryable=True,
-                ) from None
-        return LocalMedia(path, status.st_size, sha256, bytes_fetched=0)
+        except OSError as error:
+            raise FetchProblem(
+                MediaReason.FETCH_FAILED,
+                f"the file cannot be read: {error.strerror}",
+                retryable=True,
+            ) from None
+        finally:
+            os.close(descriptor)
+        return LocalMedia(path, size, sha256, bytes_fetched=0)
+
+    def _check_file(self, status: os.stat_result) -> int:
+        """The file's size, if it is a file and not too large."""
+        if stat.S_ISDIR(status.st_mode):
+            raise FetchProblem(MediaReason.NOT_FOUND, "it is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise FetchProblem(MediaReason.NOT_FOUND, "it is not a regular file")
+        self._check_size(status.st_size)
+        return status.st_size
 
     def _allowed_path(self, parts: SplitResult) -> Path:
         """The real path, if it is under one of the roots."""
@@ -176,7 +182,7 @@ class Fetcher:
         attempts = Retrying(
             stop=stop_after_attempt(self._settings.attempts)
             | stop_before_delay(self._settings.deadline_s),
-            wait=wait_exponential_jitter(initial=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            wait=wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             retry=retry_if_exception(lambda e: isinstance(e, FetchProblem) and e.retryable),
             reraise=True,
         )

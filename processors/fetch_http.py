@@ -148,7 +148,6 @@ class HttpReader:
                     timeout=timeout.connect_timeout,
                     ssl_context=self._tls,
                     server_hostname=host,
-                    assert_hostname=host,
                 )
                 if url.scheme == "https"
                 else HTTPConnection(address, port, timeout=timeout.connect_timeout)
@@ -255,7 +254,10 @@ def _as_problems(deadline: Deadline) -> Iterator[None]:
                 MediaReason.FETCH_FAILED,
                 f"the server's certificate is refused: {error.verify_message}",
             ) from None
-        timed_out = isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
+        # urllib3 counts a refused connection among its timeouts.
+        timed_out = isinstance(
+            error, TimeoutError | urllib3.exceptions.TimeoutError
+        ) and not isinstance(error, urllib3.exceptions.NewConnectionError)
         raise FetchProblem(
             MediaReason.FETCH_TIMEOUT if timed_out else MediaReason.FETCH_FAILED,
             f"the connection failed: {type(error).__name__}: {error}",

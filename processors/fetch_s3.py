@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -43,7 +44,7 @@ class S3Reader:
                     f"it has {announced} bytes, and fetch.max_bytes is {self._settings.max_bytes}",
                 )
             received = 0
-            with answer["Body"] as body:
+            with contextlib.closing(answer["Body"]) as body:
                 for chunk in body.iter_chunks(_CHUNK):
                     deadline.remaining()
                     received += len(chunk)
