@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -13,28 +14,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processors.pool.commits import Committer
-from processors.pool.dispatch import Dispatcher
+from processors.pool.cluster import prepare_environment
 from processors.pool.driver import Driver
-from processors.pool.source import ClipSource
 from schemas.recipe import parse_recipe
 from schemas.settings import load_settings_json
 
-POINTS: dict[str, tuple[type, str, str]] = {
-    "epoch claimed": (Committer, "commit", "after"),
-    "chunk read": (ClipSource, "read", "after"),
-    "batch submitted": (Dispatcher, "submit", "after"),
-    "before frames": (Committer, "commit_frames", "before"),
-    "after frames": (Committer, "commit_frames", "after"),
-    "after failures": (Committer, "commit_failed", "after"),
-    "rows written": (Committer, "_write", "after"),
-    "after enriched": (Committer, "commit_enriched", "after"),
+POINTS: dict[str, tuple[str, str, str]] = {
+    "epoch claimed": ("processors.pool.commits:Committer", "commit", "after"),
+    "chunk read": ("processors.pool.source:ClipSource", "read", "after"),
+    "batch submitted": ("processors.pool.dispatch:Dispatcher", "submit", "after"),
+    "before frames": ("processors.pool.commits:Committer", "commit_frames", "before"),
+    "after frames": ("processors.pool.commits:Committer", "commit_frames", "after"),
+    "after failures": ("processors.pool.commits:Committer", "commit_failed", "after"),
+    "rows written": ("processors.pool.commits:Committer", "_write", "after"),
+    "after enriched": ("processors.pool.commits:Committer", "commit_enriched", "after"),
 }
 
 
 def kill_at(point: str, nth: int) -> None:
     """Arrange for this process to die when a point is passed the ``nth`` time."""
-    owner, name, when = POINTS[point]
+    place, name, when = POINTS[point]
+    module, _, class_name = place.partition(":")
+    owner = getattr(importlib.import_module(module), class_name)
     real: Callable[..., Any] = getattr(owner, name)
     passed = 0
 
@@ -55,6 +56,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     settings = load_settings_json(sys.argv[1])
     recipe = parse_recipe(Path(sys.argv[2]).read_text(), where="test", default_name="test")
+    prepare_environment(settings)
     if len(sys.argv) > 3:
         kill_at(sys.argv[3], int(sys.argv[4]))
     Driver(settings, recipe, chain="tests.pool_chains:Scripted").run()

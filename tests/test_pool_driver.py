@@ -16,11 +16,8 @@ from typing import Any
 
 import pytest
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-
-import ray
-
 from processors.errors import StageStartError
+from processors.pool.cluster import prepare_environment, ray_session
 from processors.pool.commits import Committer
 from processors.pool.driver import Driver
 from processors.pool.errors import AlreadyRunning, PoolUnavailable, SourceLost
@@ -40,16 +37,13 @@ SCRIPTED = "tests.pool_chains:Scripted"
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    context = ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
+    """Address of one Ray for all tests here, on loopback, as the driver itself starts one."""
+    own = Settings(pool={"actors": 2})
+    prepare_environment(own)
+    with ray_session(own):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture

@@ -27,8 +27,6 @@ from schemas.recipe import parse_recipe
 from schemas.settings import parse_settings_json
 from schemas.tables import CLIP_FRAMES
 
-CHAIN = "processors.chain:EnrichmentChain"
-
 logger = logging.getLogger(__name__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,18 @@ from schemas.settings import Settings
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Clip rows and scores pass through it, no frames: some megabytes."""
+LOOPBACK = "127.0.0.1"
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Set what Ray reads from the environment when it is imported: call this before."""
+    # Nothing is reported to anybody.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    address = settings.pool.ray_address
+    if not address or address.startswith((f"{LOOPBACK}:", "localhost:")):
+        # Otherwise Ray replaces 127.0.0.1 by the machine's address, and its processes, this one
+        # included, listen on all of them. The name is Ray's; it holds for every system.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 @contextmanager
@@ -21,8 +34,7 @@ def ray_session(settings: Settings) -> Iterator[None]:
     A connection that is there already is used and left alone. `PoolUnavailable` if the cluster
     cannot be reached.
     """
-    # Before the import: it is read then. Nothing is reported to anybody.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Not at the top: see `prepare_environment`.
     import ray
 
     if ray.is_initialized():
@@ -39,13 +51,12 @@ def ray_session(settings: Settings) -> Iterator[None]:
         else:
             ray.init(
                 address="local",
-                num_cpus=max(1, round(pool.actors * pool.cpus_per_actor)),
+                num_cpus=max(1, math.ceil(pool.actors * pool.cpus_per_actor)),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=logging.WARNING,
                 log_to_driver=False,
-                # Without it Ray listens on the machine's address, for anybody.
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
             )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = pool.ray_address or "on this machine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from processors.errors import StageStartError
-from processors.pool.actors import CHAIN, EnrichActor, StartReport
+from processors.pool.actors import EnrichActor, StartReport
 from processors.pool.errors import PoolUnavailable
 from schemas.recipe import Recipe, dump_recipe
 from schemas.settings import CHECKOUT, Settings, dump_settings
@@ -43,7 +44,8 @@ class Worker:
 class Workers:
     """As many actors as the settings say, for one recipe."""
 
-    def __init__(self, recipe: Recipe, settings: Settings, chain: str = CHAIN) -> None:
+    def __init__(self, recipe: Recipe, settings: Settings, chain: str) -> None:
+        """``chain`` is ``module:class``, imported by each actor."""
         pool = settings.pool
         self._timeout_s = pool.actor_start_timeout_s
         self._cpus = pool.cpus_per_actor
@@ -63,13 +65,13 @@ class Workers:
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
 
-    def wait_until_ready(self) -> None:
-        """Wait for all actors' first answer.
+    def wait_until_ready(self, stop: threading.Event) -> None:
+        """Wait for all actors' first answer, or until ``stop`` is set.
 
         `StageStartError` if a stage cannot start there, `PoolUnavailable` after
         ``pool.actor_start_timeout_s``.
         """
-        while self.starting_refs():
+        while self.starting_refs() and not stop.is_set():
             ray.wait(self.starting_refs(), num_returns=1, timeout=0.5)
             self.check_started()
 

@@ -1,0 +1,217 @@
+"""The driver's loop: read, dispatch, collect, commit; until it is stopped or has nothing to do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from processors.pool.backlog import Backlog
+from processors.pool.commits import Committer
+from processors.pool.consumer import hold_snapshots
+from processors.pool.dispatch import Dispatcher, Finished, Work
+from processors.pool.done import DoneClips, load_done
+from processors.pool.errors import CommitFailed
+from processors.pool.lake import Lake
+from processors.pool.metrics import PoolMetrics
+from processors.pool.position import EPOCH_BITS, Position
+from processors.pool.progress import Progress
+from processors.pool.reporter import Reporter
+from processors.pool.source import Chunk, ClipSource
+from processors.pool.workers import Workers
+from processors.results import duration_rejected
+from schemas.recipe import Recipe
+from schemas.settings import Settings
+
+IDLE_COMMIT_S = 10.0
+"""A position that moved without rows is committed this late: each commit makes a snapshot."""
+HELD_PLANS = 10
+"""Rows between the position and the last one read, in plans: a clip that takes very long holds
+the position back, and what finished behind it is remembered by a byte each."""
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """The state of one run of the driver."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        recipe: Recipe,
+        lake: Lake,
+        workers: Workers,
+        start: Position,
+        metrics: PoolMetrics,
+        stop: threading.Event,
+    ) -> None:
+        self._pool = settings.pool
+        self._recipe = recipe
+        self._lake = lake
+        self._metrics = metrics
+        self._stop = stop
+        self._source = ClipSource(lake, start)
+        self._progress = Progress(start)
+        self._backlog = Backlog()
+        self._dispatcher = Dispatcher(workers, recipe, settings)
+        self._committer = Committer(lake, start.epoch)
+        self._reporter = Reporter(settings, metrics)
+        self._sequence = start.epoch << EPOCH_BITS
+        self._committed = start
+        self._last_commit = time.monotonic()
+        self._next_read = 0.0
+        # The epoch is claimed before anything is written under it, and the snapshots that are
+        # needed are held before the first of them is read.
+        hold_snapshots(lake, start.snapshot)
+        self._committer.commit(start)
+        self._done: DoneClips = load_done(lake, recipe)
+        logger.info(
+            "driver epoch %d, %s from snapshot %d row %d of clips, %d clips have their row",
+            start.epoch, start.mode, start.snapshot, start.offset, len(self._done),
+        )  # fmt: skip
+
+    def loop(self, until_idle: bool) -> None:
+        try:
+            while not self._stop.is_set():
+                more = self._read()
+                self._dispatch()
+                self._collect(self._wait_s(more))
+                self._commit_if_due()
+                if until_idle and not more and self._idle():
+                    break
+            self._drain()
+        except CommitFailed:
+            raise
+        except Exception:
+            # Finished work is worth keeping, whatever stopped us.
+            with suppress(CommitFailed):
+                self._commit()
+            raise
+        finally:
+            self._report(last=True)
+
+    # Reading
+
+    def _read(self) -> bool:
+        """Read ahead if there is room; whether there may be more to read at once."""
+        room = self._pool.plan_rows - self._backlog.rows
+        if room < max(1, self._pool.plan_rows // 2):
+            return True
+        if self._progress.rows_held >= HELD_PLANS * self._pool.plan_rows:
+            return False
+        if time.monotonic() < self._next_read:
+            return False
+        chunk = self._source.read(room)
+        if chunk is None:
+            self._next_read = time.monotonic() + self._pool.poll_interval_s
+            return False
+        self._admit(chunk)
+        return True
+
+    def _admit(self, chunk: Chunk) -> None:
+        self._progress.add(chunk.span)
+        if chunk.rows.num_rows == 0:
+            return
+        new = self._done.admit(chunk.rows.column("clip_id"))
+        for index in np.flatnonzero(~new):
+            chunk.span.finish(int(index))
+        self._reporter.skipped(int((~new).sum()))
+        duration_ok = pc.fill_null(chunk.rows.column("duration_ok"), False).to_numpy()
+        to_do = np.flatnonzero(new & duration_ok)
+        self._backlog.add(chunk.rows.take(to_do), to_do, chunk.span)
+        dropped = np.flatnonzero(new & ~duration_ok)
+        for index, clip in zip(dropped, chunk.rows.take(dropped).to_pylist(), strict=True):
+            work = Work(clip, chunk.span, int(index), self._next_sequence())
+            self._finish(work, duration_rejected(clip, self._recipe))
+
+    # Working
+
+    def _dispatch(self) -> None:
+        while (slots := self._dispatcher.free_slots()) > 0:
+            # A short backlog is spread over the free slots rather than given to one of them.
+            share = -(-self._backlog.rows // slots)
+            taken = self._backlog.take(max(1, min(self._pool.micro_batch_clips, share)))
+            if taken is None:
+                return
+            rows, span, indices = taken
+            self._dispatcher.submit(
+                [
+                    Work(clip, span, index, self._next_sequence())
+                    for clip, index in zip(rows, indices, strict=True)
+                ]
+            )
+
+    def _collect(self, wait_s: float) -> None:
+        finished: Finished = self._dispatcher.poll(wait_s)
+        for messages in finished.frames:
+            self._committer.add_frames(messages)
+        for work, result in finished.pairs:
+            self._finish(work, result)
+        self._report()
+
+    def _report(self, *, last: bool = False) -> None:
+        self._reporter.update(
+            snapshot=self._committed.snapshot,
+            in_flight=self._backlog.rows + self._dispatcher.in_flight + self._committer.pending,
+            paused=self._dispatcher.paused,
+            latest=self._source.latest_snapshot,
+            last=last,
+        )
+
+    def _finish(self, work: Work, result: Any) -> None:
+        self._committer.add(result, work.sequence)
+        work.span.finish(work.index)
+        self._reporter.finished(result.status)
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _wait_s(self, more: bool) -> float:
+        if more and self._dispatcher.free_slots() > 0:
+            return 0.0
+        return min(self._pool.poll_interval_s, self._pool.commit_interval_s)
+
+    def _idle(self) -> bool:
+        return (
+            self._backlog.rows == 0
+            and self._dispatcher.in_flight == 0
+            and self._source.next_snapshot > self._source.latest_snapshot()
+        )
+
+    # Committing
+
+    def _commit_if_due(self) -> None:
+        due_s = self._pool.commit_interval_s if self._committer.pending else IDLE_COMMIT_S
+        if time.monotonic() - self._last_commit >= due_s:
+            self._commit()
+
+    def _commit(self) -> None:
+        position = self._progress.position()
+        self._last_commit = time.monotonic()
+        if self._committer.pending == 0 and position == self._committed:
+            return
+        with self._metrics.commit_seconds.time():
+            self._committer.commit(position)
+        if position.snapshot != self._committed.snapshot:
+            hold_snapshots(self._lake, position.snapshot)
+        self._committed = position
+
+    def _drain(self) -> None:
+        """Wait for what the actors have, up to ``drain_timeout_s``, and commit what is finished.
+
+        The rest is given back simply by not being finished: the next start reads it again.
+        """
+        deadline = time.monotonic() + self._pool.drain_timeout_s
+        while self._dispatcher.in_flight and time.monotonic() < deadline:
+            self._collect(min(0.2, self._pool.poll_interval_s))
+            self._commit_if_due()
+        self._commit()
+        left = self._dispatcher.give_back() + self._backlog.rows
+        if left:
+            logger.info("stopped; %d clips were given back for the next start", left)
