@@ -183,7 +183,7 @@ def _options(settings: Settings, options: JobOptions) -> dict[str, str]:
         # Paimon's sink throws once on purpose after it has re-committed a restored checkpoint.
         "restart-strategy.type": "exponential-delay",
         "restart-strategy.exponential-delay.initial-backoff": "500 ms",
-        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        "restart-strategy.exponential-delay.max-backoff": "10 s",
         "restart-strategy.exponential-delay.backoff-multiplier": "2.0",
         "restart-strategy.exponential-delay.reset-backoff-threshold": "5 min",
         "restart-strategy.exponential-delay.attempts-before-reset-backoff": "2147483647",
