@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from cliplake import account_queries as queries
 from cliplake.query import LakeSql
 from ingest.topic import PartitionOffsets, topic_offsets
+from processors.pool.lake import Lake
 from schemas.settings import Settings
 from schemas.tables import TABLES
 
@@ -72,6 +74,10 @@ class Accounts:
     """By table."""
     reasons: dict[str, dict[str, int]]
     """By table with reasons: how often each."""
+    snapshots: dict[str, int | None]
+    """By table: the newest snapshot; None before the first commit."""
+    steady: bool
+    """Whether nothing was committed during the look; if not, the sums are of several moments."""
     kafka_lag: dict[int, int] | None
     """Records that came after the last one in the lake, by partition; None: topic not seen."""
     problems: tuple[str, ...] = field(default=())
@@ -79,13 +85,13 @@ class Accounts:
 
     @property
     def balance(self) -> Balance:
-        """Broken if anything is wrong; balanced if nothing is on its way either."""
+        """Broken if anything is wrong; balanced if nothing is on its way, at one moment."""
         if self.problems:
             return Balance.BROKEN
         if self.kafka_lag is None:
             return Balance.UNKNOWN
         waiting = any(stage.waiting or stage.in_flight for stage in self.stages.values())
-        return Balance.IN_PROGRESS if waiting else Balance.BALANCED
+        return Balance.IN_PROGRESS if waiting or not self.steady else Balance.BALANCED
 
     @property
     def balanced(self) -> bool:
@@ -116,28 +122,53 @@ def read_accounts(
     ``topic`` gives the topic's offsets, by default those of the settings' broker; None if it
     cannot be seen. `ConfigError` if there is no lake, no topic, or no broker.
     """
-    sql = sql or LakeSql(settings)
-    offsets = (lambda: topic_offsets(settings)) if topic == "settings" else topic
-    found = _look(settings, sql, offsets, in_flight)
+    look = _Look(settings, sql or LakeSql(settings), topic, in_flight)
+    found = look()
     if found.problems:
         time.sleep(_LOOK_AGAIN_S)
-        again = _look(settings, sql, offsets, in_flight)
+        again = look()
         before = {_kind(problem) for problem in found.problems}
         lasting = tuple(problem for problem in again.problems if _kind(problem) in before)
         found = replace(again, problems=lasting)
     return found
 
 
-def _look(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight: int) -> Accounts:
-    # From the end of the pipeline to its start: what is read later can only have more.
-    clips = sql.numbers(_CLIPS)
-    videos = sql.numbers(_VIDEOS)
+class _Look:
+    """Looks at everything once a call."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sql: LakeSql,
+        topic: Offsets | Literal["settings"] | None,
+        in_flight: int,
+    ) -> None:
+        self._settings = settings
+        self._sql = sql
+        self._lake = Lake(settings)
+        self._offsets = (lambda: topic_offsets(settings)) if topic == "settings" else topic
+        self._in_flight = in_flight
+
+    def __call__(self) -> Accounts:
+        before = self._snapshots()
+        found = _count(self._settings, self._sql, self._offsets, self._in_flight)
+        return replace(found, snapshots=before, steady=before == self._snapshots())
+
+    def _snapshots(self) -> dict[str, int | None]:
+        return {table.name: self._lake.latest_snapshot_id(table.name) for table in TABLES}
+
+
+def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight: int) -> Accounts:
+    # From the end of the pipeline to its start: what is read later can only have more, so that
+    # nothing is taken for a clip of no video.
+    clips = sql.numbers(queries.CLIPS)
+    videos = sql.numbers(queries.VIDEOS)
     topic = settings.kafka.topic.replace("'", "''")
     days = settings.flink.repeat_memory_days
-    messages = sql.numbers(_MESSAGES.format(topic=topic, seconds=int(days * 86_400)))
+    messages = sql.numbers(queries.MESSAGES.format(topic=topic, seconds=int(days * 86_400)))
     seen = {
         int(row["kafka_partition"]): row
-        for row in sql.query(_PARTITIONS.format(topic=topic)).to_pylist()
+        for row in sql.query(queries.PARTITIONS.format(topic=topic)).to_pylist()
     }
     accounted = messages["accepted"] + messages["repeated"] + messages["rejected"]
     received = accounted
@@ -149,9 +180,9 @@ def _look(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight: 
         problems.append(
             f"{accounted:,} messages are in the lake, and only {received:,} came in by the topic"
         )
-    problems += [text.format(**messages) for key, text in _MESSAGE_PROBLEMS if messages[key]]
-    problems += [text.format(**videos) for key, text in _VIDEO_PROBLEMS if videos[key]]
-    problems += [text.format(**clips) for key, text in _CLIP_PROBLEMS if clips[key]]
+    problems += [text.format(**messages) for key, text in queries.MESSAGE_PROBLEMS if messages[key]]
+    problems += [text.format(**videos) for key, text in queries.VIDEO_PROBLEMS if videos[key]]
+    problems += [text.format(**clips) for key, text in queries.CLIP_PROBLEMS if clips[key]]
 
     unfinished = max(0, clips["clips"] - clips["enriched"])
     flying = min(in_flight, unfinished)
@@ -195,8 +226,10 @@ def _look(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight: 
     }
     return Accounts(
         stages=stages,
-        rows=sql.numbers(_ROWS),
-        reasons={table: _reasons(sql, query) for table, query in _REASONS.items()},
+        rows=sql.numbers(queries.ROWS),
+        reasons={table: _reasons(sql, query) for table, query in queries.REASONS.items()},
+        snapshots={},
+        steady=True,
         kafka_lag=lag,
         problems=tuple(problems),
     )
@@ -241,84 +274,3 @@ def _reasons(sql: LakeSql, query: str) -> dict[str, int]:
 def _kind(problem: str) -> str:
     """A problem without its numbers, to tell whether it is the same one as before."""
     return "".join(char for char in problem if not char.isdigit() and char != ",")
-
-
-_ROWS = "SELECT " + ", ".join(
-    f'(SELECT count(*) FROM {table.name}) AS "{table.name}"' for table in TABLES
-)
-
-_CLIPS = """
-SELECT
-  (SELECT count(*) FROM enriched_clips) AS enriched,
-  (SELECT count(*) FROM enriched_clips WHERE status = 'kept') AS kept,
-  (SELECT count(*) FROM enriched_clips WHERE status = 'rejected') AS rejected,
-  (SELECT count(*) FROM enriched_clips WHERE status = 'failed') AS failed,
-  (SELECT count(*) FROM enriched_clips e LEFT ANTI JOIN clips c ON e.clip_id = c.clip_id)
-    AS of_no_clip,
-  (SELECT count(*) FROM (SELECT clip_id FROM enriched_clips WHERE status = 'failed') e
-     LEFT ANTI JOIN failed_clips f ON e.clip_id = f.clip_id) AS without_failure,
-  (SELECT count(*) FROM (SELECT clip_id FROM clip_frames
-     GROUP BY clip_id, enrich_seq HAVING count(*) > 1) d) AS doubled_frames,
-  (SELECT count(*) FROM clips) AS clips,
-  (SELECT count(*) FROM clips WHERE NOT duration_ok) AS wrong_length
-"""
-
-_VIDEOS = """
-SELECT
-  (SELECT count(*) FROM (SELECT video_key FROM clips GROUP BY video_key) c
-     LEFT ANTI JOIN videos v ON c.video_key = v.video_key) AS clips_of_no_video,
-  (SELECT count(*) FROM failed_videos f LEFT ANTI JOIN videos v ON f.video_key = v.video_key)
-    AS failed_no_video,
-  (SELECT count(DISTINCT video_key) FROM clips) AS split,
-  (SELECT count(*) FROM failed_videos f
-     LEFT ANTI JOIN clips c ON f.video_key = c.video_key) AS failed,
-  (SELECT count(DISTINCT video_key) FROM videos) AS videos
-"""
-
-_SEEN = """
-  SELECT kafka_partition, kafka_offset, record_index FROM videos WHERE kafka_topic = '{topic}'
-  UNION ALL
-  SELECT kafka_partition, kafka_offset, record_index FROM repeats WHERE kafka_topic = '{topic}'
-  UNION ALL
-  SELECT kafka_partition, kafka_offset, 0 FROM rejected_messages WHERE kafka_topic = '{topic}'
-"""
-
-_MESSAGES = f"""
-SELECT
-  (SELECT count(*) FROM videos WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS accepted,
-  (SELECT count(*) FROM repeats WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS repeated,
-  (SELECT count(*) FROM rejected_messages WHERE kafka_topic = '{{topic}}') AS rejected,
-  (SELECT count(*) FROM (SELECT 1 FROM ({_SEEN}) s
-     GROUP BY kafka_partition, kafka_offset, record_index HAVING count(*) > 1) d) AS doubled,
-  (SELECT count(*) FROM (SELECT video_key FROM videos GROUP BY video_key
-     HAVING count(*) > 1 AND max(ingested_at) - min(ingested_at)
-       < INTERVAL '{{seconds}} seconds') d) AS accepted_twice
-"""
-
-_PARTITIONS = f"""
-SELECT kafka_partition, min(kafka_offset) AS first, max(kafka_offset) AS last
-FROM ({_SEEN}) s GROUP BY kafka_partition
-"""
-
-_MESSAGE_PROBLEMS = (
-    ("doubled", "{doubled:,} messages have more than one row in videos, repeats and rejected"),
-    ("accepted_twice", "{accepted_twice:,} videos were accepted twice within the repeats' memory"),
-)
-_VIDEO_PROBLEMS = (
-    ("clips_of_no_video", "clips name {clips_of_no_video:,} videos that are not in videos"),
-    ("failed_no_video", "failed_videos names {failed_no_video:,} videos that are not in videos"),
-)
-_CLIP_PROBLEMS = (
-    ("of_no_clip", "{of_no_clip:,} rows of enriched_clips are of clips that are not in clips"),
-    ("without_failure", "{without_failure:,} failed clips have no row in failed_clips"),
-    ("doubled_frames", "{doubled_frames:,} clips have the same frames twice in clip_frames"),
-)
-
-_REASONS = {
-    "rejected_messages": "SELECT reason, count(*) AS n FROM rejected_messages GROUP BY reason",
-    "failed_videos": "SELECT reason, count(*) AS n FROM failed_videos GROUP BY reason",
-    "enriched_clips": (
-        "SELECT reject_reason AS reason, count(*) AS n FROM enriched_clips "
-        "WHERE reject_reason IS NOT NULL GROUP BY reject_reason"
-    ),
-}

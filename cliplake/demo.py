@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from deploy.local.stack import Stack
 
 RECIPE = CHECKOUT / "recipes" / "laptop.yaml"
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 2.0
+"""A look costs half a second of CPU, which the pipeline could use."""
 _STALL_S = 300.0
 _STALL_S_PER_BYTE = 1e-6
 """A long video is one step of the progress: more patience for a larger file."""
@@ -87,6 +88,7 @@ def write_settings(settings: Settings) -> Path:
             "local": True,
         },
     )
+    # Free ports are chosen anew by whoever starts it again.
     sections["catalog"]["options"] = dict(settings.catalog_options)
     text = yaml.safe_dump(sections, sort_keys=False)
     file.write_text(f"# Settings of the demo; written by `cliplake demo`.\n{text}", "utf-8")

@@ -237,6 +237,18 @@ def test_what_looked_wrong_only_once_is_not_reported(book: Book) -> None:
     assert read_accounts(book.settings, topic=lambda: next(looks)).balanced
 
 
+def test_sums_of_several_moments_are_not_called_balanced(book: Book) -> None:
+    finished(book)
+
+    def arriving() -> Mapping[int, PartitionOffsets]:
+        book.write("clips", {"clip_id": "b2", "video_key": "b"})
+        return book.offsets
+
+    accounts = read_accounts(book.settings, topic=arriving)
+    assert accounts.balance is Balance.IN_PROGRESS
+    assert book.read().stages["enrich"].waiting == 1
+
+
 def test_without_a_lake_it_says_how_to_get_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,20 +49,21 @@ def register(app: typer.Typer) -> None:
 
 def _run(settings: Settings, files: list[Path], raw: list[bytes]) -> None:
     from cliplake import demo as parts
+    from cliplake.accounts import read_accounts
     from cliplake.query import LakeSql
     from deploy.local.stack import Stack
     from ingest.producer import Producer
     from ingest.topic import topic_offsets
 
     started = time.monotonic()
-    settings_file = None
     say("starting a Kafka broker, a Flink cluster and Ray on free ports")
     with Stack(settings, log=say) as stack:
-        settings = stack.settings
         settings_file = parts.write_settings(settings)
+        settings = stack.settings
         ready = time.monotonic()
         out.print(f"Flink's web page: [link]{stack.flink_web_url}[/link]")
         uris = [file.as_uri() for file in files]
+        before = read_accounts(settings)
         since = {partition: o.end for partition, o in topic_offsets(settings).items()}
         with Producer(settings) as producer:
             for uri in uris:
@@ -78,6 +79,7 @@ def _run(settings: Settings, files: list[Path], raw: list[bytes]) -> None:
         finished = time.monotonic()
         sql = LakeSql(settings)
         _print_result(
+            before,
             accounts,
             clips=parts.clips_of(sql, uris),
             letters=parts.dead_letters_of(sql, uris, since),
@@ -103,7 +105,10 @@ def _show(bars: Bars, accounts: Accounts) -> None:
 
 
 def _print_result(
-    accounts: Accounts, clips: list[dict[str, object]], letters: list[dict[str, object]]
+    before: Accounts,
+    accounts: Accounts,
+    clips: list[dict[str, object]],
+    letters: list[dict[str, object]],
 ) -> None:
     from cliplake.clip_table import clips_table, dead_letters_table
 
@@ -116,14 +121,20 @@ def _print_result(
     if letters:
         out.print(dead_letters_table(letters, title="Dead letters"))
         out.print()
-    arrivals = accounts.stages["arrivals"]
     kept = sum(bool(clip["kept"]) for clip in clips)
+    new, old = accounts.stages["arrivals"], before.stages["arrivals"]
     out.print(
-        f"{plural(len(clips), 'clip')}, {kept} kept; {plural(len(letters), 'dead letter')}. "
-        f"In the lake, earlier demos included: {arrivals.total:,} messages = "
-        f"{arrivals.done:,} accepted + {plural(arrivals.repeats, 'repeat')} + "
-        f"{arrivals.dead:,} rejected; the accounts are [green]{accounts.balance.value}[/]."
+        f"{plural(new.total - old.total, 'message')} received: "
+        f"{plural(new.done - old.done, 'new video')}, {plural(new.repeats - old.repeats, 'repeat')}"
+        f", {new.dead - old.dead:,} rejected. {plural(len(clips), 'clip')}, {kept} kept; "
+        f"{plural(len(letters), 'dead letter')}. Accounts: [green]{accounts.balance.value}[/]."
     )
+    if old.total:
+        out.print(
+            f"The lake holds {plural(accounts.rows['enriched_clips'], 'clip')} of "
+            f"{plural(new.total, 'message')}, earlier demos included; "
+            f"{accounts.rows['enriched_clips'] - before.rows['enriched_clips']:,} were added."
+        )
 
 
 def _program() -> str:

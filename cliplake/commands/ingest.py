@@ -29,7 +29,6 @@ def register(app: typer.Typer) -> None:
         missing.
         """
         from ingest.client import submit_jobs
-
         from ingest.topic import create_topic
         from processors.pool.lake import Lake
 
@@ -38,7 +37,7 @@ def register(app: typer.Typer) -> None:
             Lake(settings).ensure_tables()
             create_topic(settings)
         with saying("submitting the jobs"):
-            ids = submit_jobs(settings, new_state=new_state)
+            ids = submit_jobs(settings, new_state=new_state, read=Lake(settings).read)
         for job, job_id in ids.items():
             out.print(f"{job}: {job_id}")
         out.print(f"http://{settings.flink.rest_address}:{settings.flink.rest_port}")

@@ -131,8 +131,8 @@ def _print(found: _Found) -> None:
         cause = f" ({escape(job.root_cause)})" if job.root_cause and not job.ready else ""
         checkpoints = f"{job.checkpoints_completed:,} checkpoints, {job.restarts} restarts"
         out.print(f"Flink     {escape(job.name)}: {job.state}, {checkpoints}{cause}")
-    if found.jobs is not None and not found.jobs:
-        out.print("Flink     no job of ours runs: `cliplake ingest` submits them")
+    if found.jobs and not any(job.alive for job in found.jobs):
+        out.print("Flink     none of our jobs runs: `cliplake ingest` submits them")
     if found.pool is None:
         out.print("pool      no driver runs here")
     else:
