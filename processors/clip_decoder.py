@@ -18,10 +18,19 @@ _CLIPS_PER_CALL = 8
 _SECONDS_PER_CALL = 60.0
 """A call that hangs costs its whole deadline, and one that crashes is repeated clip by clip."""
 
-_DEADLINE_PIXELS = 1920 * 1080
-"""Larger pictures get more time in proportion: optical flow takes as long as it has pixels."""
+_DEADLINE_PIXELS = 854 * 480
+"""Larger pictures get more time in proportion: optical flow takes as long as it has pixels. The
+full time for pictures of this size is several times what it takes on a busy machine."""
+_DEADLINE_SAMPLING_FPS = 2.0
+"""A higher sampling rate of the motion score gets more time in proportion as well."""
 
-_WORTH_ANOTHER_TRY = (MediaReason.OUT_OF_MEMORY, MediaReason.STAGE_ERROR)
+_WORTH_ANOTHER_TRY = (
+    MediaReason.DECODER_CRASHED,
+    MediaReason.DECODER_TIMEOUT,
+    MediaReason.OUT_OF_MEMORY,
+    MediaReason.STAGE_ERROR,
+)
+"""What may be another clip's doing, or the machine's."""
 
 
 class ClipDecoder:
@@ -34,57 +43,51 @@ class ClipDecoder:
     def decode(self, path: str, spans: Sequence[ClipSpan]) -> list[DecodedClip | MediaError]:
         """One result a clip, in order: what the pass gave, or why it gave nothing.
 
-        Adjacent clips share the open file. A clip that crashes, hangs or exhausts the child is
-        found by running the clips of its call one by one. `DependencyFault` if there can be no
-        child, say for want of memory: no clip is to blame.
+        Adjacent clips share the open file. A clip whose call crashed, hung or exhausted the child
+        runs once more, alone, and is blamed for what comes back then. `DependencyFault` if there
+        can be no child, say for want of memory: no clip is to blame.
         """
         results: list[DecodedClip | MediaError] = []
         try:
             for chunk in _chunks(spans):
-                results += self._decode_chunk(path, chunk)
+                for span, result in zip(chunk, self._attempt(path, chunk), strict=True):
+                    if isinstance(result, MediaError) and result.reason in _WORTH_ANOTHER_TRY:
+                        (result,) = self._attempt(path, [span])
+                    results.append(result)
         except (RuntimeError, OSError) as error:
             raise DependencyFault(f"the decoder's process cannot run: {error}") from error
         return results
 
-    def _decode_chunk(self, path: str, chunk: Sequence[ClipSpan]) -> list[DecodedClip | MediaError]:
+    def _attempt(self, path: str, chunk: Sequence[ClipSpan]) -> list[DecodedClip | MediaError]:
+        """One call of the child; an error of the call as a whole is that of all its clips."""
         try:
             located = self._sandbox.run(
                 locate_clips, path, tuple(chunk), deadline_s=self._sandbox.deadline_for(0)
             )
-            results = self._sandbox.run(
+            seconds = sum(work_seconds(span, self._plan) for span in located)
+            return self._sandbox.run(
                 decode_clips,
                 path,
                 located,
                 self._plan,
-                deadline_s=self._sandbox.deadline_for(sum(_work_s(span) for span in located)),
+                deadline_s=self._sandbox.deadline_for(seconds),
             )
         except MediaError as error:
-            if len(chunk) == 1:
-                return [error]
-            results = [error] * len(chunk)
-            again = list(range(len(chunk)))
-        else:
-            if len(chunk) == 1:
-                return results
-            again = [
-                index
-                for index, result in enumerate(results)
-                if isinstance(result, MediaError) and result.reason in _WORTH_ANOTHER_TRY
-            ]
-        for index in again:
-            (results[index],) = self._decode_chunk(path, [chunk[index]])
-        return results
+            return [error] * len(chunk)
 
 
-def _work_s(span: ClipSpan) -> float:
-    return span.read_s * max(1.0, span.width * span.height / _DEADLINE_PIXELS)
+def work_seconds(span: ClipSpan, plan: DecodePlan) -> float:
+    """Seconds of ordinary video that are as much work as this clip; its deadline depends on it."""
+    pixels = max(1.0, span.width * span.height / _DEADLINE_PIXELS)
+    sampling = plan.motion.sampling_fps / _DEADLINE_SAMPLING_FPS if plan.motion else 1.0
+    return pixels * (span.lead_s + span.length_s * max(1.0, sampling))
 
 
 def _chunks(spans: Sequence[ClipSpan]) -> Iterator[list[ClipSpan]]:
     chunk: list[ClipSpan] = []
     seconds = 0.0
     for span in spans:
-        length = float(span.duration * span.time_base)
+        length = span.length_s
         if chunk and (len(chunk) >= _CLIPS_PER_CALL or seconds + length > _SECONDS_PER_CALL):
             yield chunk
             chunk, seconds = [], 0.0

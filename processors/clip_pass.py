@@ -116,7 +116,7 @@ def _decode(reader: ClipReader, span: ClipSpan, plan: DecodePlan) -> DecodedClip
         raise MediaError(
             MediaReason.NO_FRAMES,
             f"no frame could be decoded from {span.start_s:.3f} s "
-            f"to {span.start_s + float(span.duration * span.time_base):.3f} s",
+            f"to {span.start_s + span.length_s:.3f} s",
             stage=STAGE,
         )
     clip = work.finish(index, *last)

@@ -63,13 +63,16 @@ class ClipSpan:
         return self.end_pts - self.start_pts
 
     @property
-    def read_s(self) -> float:
-        """Seconds of video that have to be decoded for it."""
+    def length_s(self) -> float:
+        """Its length in seconds."""
+        return float(self.duration * self.time_base)
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds of video before it that have to be decoded for it."""
         if self.key_pts is None:
-            lead = self.start_s
-        else:
-            lead = float((self.start_pts - self.key_pts) * self.time_base)
-        return lead + float(self.duration * self.time_base)
+            return self.start_s
+        return float((self.start_pts - self.key_pts) * self.time_base)
 
 
 class ClipReader:

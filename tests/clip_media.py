@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ from processors.scenes import Scene
 from processors.split import clip_rows
 from schemas.ids import video_key
 from schemas.recipe import Recipe, load_recipe
-from schemas.settings import CHECKOUT
+from schemas.settings import CHECKOUT, DecodeSettings
 
 Picture = NDArray[np.uint8]
 
@@ -154,18 +154,26 @@ def _times(path: Path, _modified: int) -> tuple[VideoInfo, list[int]]:
 class PoisonedSandbox(Sandbox):
     """A sandbox whose child dies for real when it is given one certain clip."""
 
-    poison_pts: int
+    def __init__(self, settings: DecodeSettings, poison_pts: int, once: Path | None = None) -> None:
+        super().__init__(settings)
+        self._poison = (poison_pts, once)
 
     def run(self, function: Any, /, *args: Any, **options: Any) -> Any:
         if function is clip_pass.decode_clips:
-            return super().run(decode_or_die, self.poison_pts, *args, **options)
+            return super().run(decode_or_die, *self._poison, *args, **options)
         return super().run(function, *args, **options)
 
 
 def decode_or_die(
-    poison_pts: int, path: str, spans: Sequence[ClipSpan], plan: clip_pass.DecodePlan
+    poison_pts: int,
+    once: Path | None,
+    path: str,
+    spans: tuple[ClipSpan, ...],
+    plan: clip_pass.DecodePlan,
 ) -> list[clip_pass.DecodedClip | MediaError]:
-    """What the poisoned sandbox's child runs."""
-    if any(span.start_pts == poison_pts for span in spans):
+    """What the poisoned sandbox's child runs; ``once``: a file that it takes away as it dies."""
+    if any(span.start_pts == poison_pts for span in spans) and (once is None or once.exists()):
+        if once is not None:
+            once.unlink()
         os.abort()
-    return clip_pass.decode_clips(path, tuple(spans), plan)
+    return clip_pass.decode_clips(path, spans, plan)

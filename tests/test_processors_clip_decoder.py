@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from clip_media import PoisonedSandbox, all_frames, panning, span, texture, write_video
 
-from processors.clip_decoder import ClipDecoder
+from processors.clip_decoder import ClipDecoder, work_seconds
 from processors.clip_pass import DecodedClip, DecodePlan
 from processors.errors import DependencyFault, MediaError
 from processors.frames import MAX_KEYFRAMES, FrameRequest, FrameSampling
@@ -151,8 +151,7 @@ def test_damaged_packets_cost_no_more_than_their_frames(
 
 def test_a_clip_that_kills_the_decoder_costs_itself_only(video: Path) -> None:
     spans = [span(video, start, start + 10) for start in range(0, 100, 10)]
-    with PoisonedSandbox(DecodeSettings()) as sandbox:
-        sandbox.poison_pts = spans[3].start_pts
+    with PoisonedSandbox(DecodeSettings(), spans[3].start_pts) as sandbox:
         results = ClipDecoder(sandbox, PLAN).decode(str(video), spans)
     for index, result in enumerate(results):
         if index == 3:
@@ -160,6 +159,25 @@ def test_a_clip_that_kills_the_decoder_costs_itself_only(video: Path) -> None:
             assert result.reason is MediaReason.DECODER_CRASHED
         else:
             assert decoded(result).frame_times_s[0] == pytest.approx(index * 0.4)
+
+
+def test_an_accident_that_does_not_come_back_blames_no_clip(video: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "once"
+    marker.touch()
+    wanted = span(video, 10, 20)
+    with PoisonedSandbox(DecodeSettings(), wanted.start_pts, marker) as sandbox:
+        (result,) = ClipDecoder(sandbox, PLAN).decode(str(video), [wanted])
+    assert not marker.exists()
+    assert decoded(result).decoded_frames == 10
+
+
+def test_larger_pictures_and_closer_sampling_get_more_time(video: Path) -> None:
+    small = replace(span(video, 10, 60), width=640, height=360)
+    large = replace(small, width=1920, height=1080)
+    closely = replace(PLAN, motion=MotionParameters(sampling_fps=8))
+    assert work_seconds(small, PLAN) == pytest.approx(2.4)
+    assert work_seconds(large, PLAN) == pytest.approx(2.4 * 1920 * 1080 / (854 * 480))
+    assert work_seconds(small, closely) == pytest.approx(0.4 + 4 * 2)
 
 
 def test_a_clip_that_takes_too_much_memory_is_said_to(tmp_path: Path) -> None:

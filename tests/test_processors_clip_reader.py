@@ -112,13 +112,14 @@ def test_locating_finds_the_keyframe_that_decoding_needs(tmp_path: Path) -> None
             assert reader.locate(wanted) == max(k for k in keys if k <= wanted.start_pts)
 
 
-def test_what_has_to_be_read_counts_from_the_keyframe(tmp_path: Path) -> None:
+def test_what_has_to_be_read_before_a_clip_counts_from_its_keyframe(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", panning(50, 64, 96, 1), options={"g": "10", "bf": "0"})
     wanted = span(path, 35, 40)
-    assert wanted.read_s == pytest.approx(40 / 25)
+    assert wanted.length_s == pytest.approx(5 / 25)
+    assert wanted.lead_s == pytest.approx(35 / 25)
     with ClipReader(str(path)) as reader:
         located = replace(wanted, key_pts=reader.locate(wanted))
-    assert located.read_s == pytest.approx(10 / 25)
+    assert located.lead_s == pytest.approx(5 / 25)
 
 
 def test_a_range_beyond_the_end_has_no_frames(tmp_path: Path) -> None:
