@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.marked import find
 from deploy.local.stack import Stack
+from deploy.local.state import StateFolder
 from schemas.settings import CHECKOUT, Settings, load_settings
 
 
@@ -48,3 +50,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     with Stack(local_settings(folder)) as running:
         yield running
+    left = find(StateFolder(running.settings.state_dir).mark())
+    assert left == [], f"left behind: {left}"

@@ -56,10 +56,10 @@ def _with(settings: Settings, real: Mapping[str, int]) -> Settings:
         by_section["flink"]["rest_address"] = ports.HOST
     if settings.local.start_ray:
         by_section["pool"]["ray_address"] = f"{ports.HOST}:{real['local.ray_port']}"
-    # Paths in the settings are relative to where this process runs; children run elsewhere.
-    by_section["local"]["state_dir"] = str(settings.state_dir)
+    # Relative paths are from where this process runs; its children run elsewhere.
+    anchored = settings.anchored()
     changed = {
-        section: getattr(settings, section).model_copy(update=values)
+        section: getattr(anchored, section).model_copy(update=values)
         for section, values in by_section.items()
     }
-    return settings.model_copy(update=changed)
+    return anchored.model_copy(update=changed)

@@ -69,6 +69,10 @@ class Stack:
         """Process ids of the parts that run now: broker, jobmanager, taskmanager, ray, pool."""
         return self._supervisor.pids() if self._supervisor else {}
 
+    def is_serving(self) -> bool:
+        """Whether every process of the stack runs and serves; the jobs are another question."""
+        return self._supervisor is not None and self._supervisor.is_ready()
+
     def start(self) -> None:
         """Start everything and return when it serves.
 

@@ -66,8 +66,9 @@ class Supervisor:
         self._watched[part.name] = _Watched(part, Restarts(self._max_restarts))
 
     def is_ready(self, *names: str) -> bool:
-        """Whether all these parts (those that are ours) serve."""
-        return all(self._watched[name].ready for name in names if name in self._watched)
+        """Whether all these parts (those that are ours) serve; without names, all there are."""
+        chosen = names or tuple(self._watched)
+        return all(self._watched[name].ready for name in chosen if name in self._watched)
 
     def pid(self, name: str) -> int | None:
         """Process id of a part, if it runs now."""
@@ -88,7 +89,7 @@ class Supervisor:
 
     def _start_if_due(self, watched: _Watched) -> None:
         part = watched.part
-        if time.monotonic() < watched.start_at or not self.is_ready(*part.needs):
+        if time.monotonic() < watched.start_at or not self._has_needs(part):
             return
         part.prepare()
         watched.child = ChildProcess(
@@ -99,12 +100,15 @@ class Supervisor:
         )
         watched.started_at = time.monotonic()
 
+    def _has_needs(self, part: Part) -> bool:
+        return not part.needs or self.is_ready(*part.needs)
+
     def _look_at(self, watched: _Watched, child: ChildProcess) -> None:
         part = watched.part
         code = child.exit_code()
         if code is not None:
             self._ended(watched, exit_words(code), final=code in part.final_exit_codes)
-        elif not self.is_ready(*part.needs):
+        elif not self._has_needs(part):
             self._log(f"{part.name}: ended, since it needs {', '.join(part.needs)}")
             self._end([watched], grace_s=3.0)
         elif not watched.ready:
