@@ -19,21 +19,19 @@ from processors.pool.driver import Driver
 from schemas.recipe import parse_recipe
 from schemas.settings import load_settings_json
 
-POINTS: dict[str, tuple[str, str, str]] = {
-    "epoch claimed": ("processors.pool.commits:Committer", "commit", "after"),
-    "chunk read": ("processors.pool.source:ClipSource", "read", "after"),
-    "batch submitted": ("processors.pool.dispatch:Dispatcher", "submit", "after"),
-    "before frames": ("processors.pool.commits:Committer", "commit_frames", "before"),
-    "after frames": ("processors.pool.commits:Committer", "commit_frames", "after"),
-    "after failures": ("processors.pool.commits:Committer", "commit_failed", "after"),
-    "rows written": ("processors.pool.commits:Committer", "_write", "after"),
-    "after enriched": ("processors.pool.commits:Committer", "commit_enriched", "after"),
+POINTS: dict[str, tuple[str, str]] = {
+    "epoch claimed": ("processors.pool.commits:Committer", "commit"),
+    "batch submitted": ("processors.pool.dispatch:Dispatcher", "submit"),
+    "after frames": ("processors.pool.commits:Committer", "commit_frames"),
+    "after failures": ("processors.pool.commits:Committer", "commit_failed"),
+    "rows written": ("processors.pool.commits:Committer", "_write"),
+    "after enriched": ("processors.pool.commits:Committer", "commit_enriched"),
 }
 
 
 def kill_at(point: str, nth: int) -> None:
     """Arrange for this process to die when a point is passed the ``nth`` time."""
-    place, name, when = POINTS[point]
+    place, name = POINTS[point]
     module, _, class_name = place.partition(":")
     owner = getattr(importlib.import_module(module), class_name)
     real: Callable[..., Any] = getattr(owner, name)
@@ -42,8 +40,6 @@ def kill_at(point: str, nth: int) -> None:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal passed
         passed += 1
-        if passed == nth and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
         result = real(*args, **kwargs)
         if passed == nth:
             os.kill(os.getpid(), signal.SIGKILL)

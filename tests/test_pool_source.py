@@ -125,6 +125,15 @@ def test_a_table_made_again_under_the_same_name_is_noticed(lake: Lake) -> None:
         ClipSource(lake, at).read(10)
 
 
+def test_a_table_made_again_with_as_many_snapshots_is_noticed(lake: Lake) -> None:
+    pool_lake.append_clips(lake, [pool_lake.clip(1)])
+    at = Position(lake.identity("clips"), snapshot=2)
+    pool_lake.recreate(lake, "clips")
+    pool_lake.append_clips(lake, [pool_lake.clip(2)])
+    with pytest.raises(SourceLost, match="not the one that was read before"):
+        ClipSource(lake, at).read(10)
+
+
 def test_a_rescan_reads_the_merged_table_and_then_follows(lake: Lake) -> None:
     pool_lake.append_clips(lake, [pool_lake.clip(n) for n in range(10)])
     pool_lake.append_clips(lake, [pool_lake.clip(n, kafka_offset=99) for n in range(5, 15)])

@@ -7,6 +7,7 @@ delta is a plan of its own, COMPACT ones are passed, and whatever cannot be foll
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ from processors.pool.position import SOURCE, Position
 from processors.pool.progress import Span
 from schemas.tables import CLIPS
 
+IDENTITY_EVERY_S = 5.0
+"""While nothing is new: a table made again may by chance have as many snapshots as were read."""
 _CARRIES_NO_NEW_ROWS = frozenset({"COMPACT", "ANALYZE"})
 
 
@@ -45,6 +48,7 @@ class ClipSource:
         """Where the next row to read is; in mode rescan, its offset is not meaningful."""
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._rest: pa.RecordBatch | None = None
+        self._check_identity_at = 0.0
 
     @property
     def next_snapshot(self) -> int:
@@ -83,14 +87,10 @@ class ClipSource:
     def _open_next(self) -> bool:
         number = self._next.snapshot
         latest = self.latest_snapshot()
+        if number <= latest or time.monotonic() >= self._check_identity_at:
+            self._require_same_table()
         if number == latest + 1:
             return False
-        found = self._lake.identity(SOURCE)
-        if found != self._next.source:
-            raise SourceLost(
-                f"table {SOURCE} is not the one that was read before "
-                f"(it was {self._next.source}, and is {found})"
-            )
         if number > latest + 1:
             raise SourceLost(
                 f"the position is before snapshot {number} of {SOURCE}, "
@@ -111,6 +111,15 @@ class ClipSource:
         self._batches = self._reader(self._manifests.read_delta, snapshot)
         self._skip(self._next.offset)
         return True
+
+    def _require_same_table(self) -> None:
+        found = self._lake.identity(SOURCE)
+        if found != self._next.source:
+            raise SourceLost(
+                f"table {SOURCE} is not the one that was read before "
+                f"(it was {self._next.source}, and is {found})"
+            )
+        self._check_identity_at = time.monotonic() + IDENTITY_EVERY_S
 
     def _require_snapshot(self, number: int) -> Any:
         snapshot = self._manager.get_snapshot_by_id(number)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,14 @@ class Workers:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Let the idle actors release what they hold, then end all of them."""
-        closing = [w.actor.close.remote() for w in self._workers if not w.calls and not w.starting]
-        if closing:
-            ray.wait(closing, num_returns=len(closing), timeout=timeout_s)
-        for worker in self._workers:
-            ray.kill(worker.actor, no_restart=True)
+        # A cluster that is gone has nothing left to end, and must not hide why we stop.
+        with suppress(Exception):
+            idle = [w for w in self._workers if not w.calls and w.starting is None]
+            closing = [worker.actor.close.remote() for worker in idle]
+            if closing:
+                ray.wait(closing, num_returns=len(closing), timeout=timeout_s)
+            for worker in self._workers:
+                ray.kill(worker.actor, no_restart=True)
 
     def _ask_to_start(self, worker: Worker) -> None:
         if worker.starting is None:
