@@ -21,10 +21,13 @@ class KafkaSettings(_Section):
     """The topic, and the client by the Java client's own dotted names (``security.protocol`` …)."""
 
     topic: str = "video-uploads"
+    """Topic of the references."""
     partitions: Annotated[int, Field(ge=1)] = 2
     """Partitions of the topic if ``up`` has to create it."""
     group_id: str = "cliplake-arrivals"
+    """Consumer group under which the arrivals job commits its offsets, for those who watch lag."""
     client: dict[str, str] = {"bootstrap.servers": "127.0.0.1:9092"}
+    """Options of every Kafka client here, by the Java client's names."""
 
     @property
     def bootstrap_servers(self) -> str:
@@ -42,6 +45,7 @@ class CatalogSettings(_Section):
     """The lake: Paimon catalog options by their own names, passed through."""
 
     database: str = "cliplake"
+    """Database of the catalog that holds the tables."""
     options: dict[str, str] = {}
     """``warehouse``, ``metastore``, ``uri``, ``s3.endpoint`` …; by default one on this disk."""
 
@@ -50,11 +54,15 @@ class FlinkSettings(_Section):
     """The Flink cluster and the two jobs."""
 
     rest_address: str = "127.0.0.1"
+    """Host of the JobManager's REST interface."""
     rest_port: Port = 8081
+    """Its port."""
     parallelism: Annotated[int, Field(ge=1)] = 2
+    """Tasks of one operator that run side by side."""
     task_slots: Annotated[int, Field(ge=1)] = 6
     """Slots of the TaskManager that ``up`` starts; both jobs share them."""
     checkpoint_interval_s: Seconds = 3.0
+    """Rows appear in the lake with a checkpoint: about how late they are at most."""
     checkpoint_dir: str = ""
     """URI of a folder all Flink processes reach; by default under ``local.state_dir``."""
     repeat_memory_days: Annotated[float, Field(gt=0)] = 30.0
@@ -79,14 +87,19 @@ class FetchSettings(_Section):
     allow_private_addresses: bool = False
     """Whether those hosts may resolve to private, loopback or link-local addresses."""
     s3_buckets: tuple[str, ...] = ()
+    """Buckets of `s3:` URIs that may be read."""
     s3_endpoint: str = ""
     """Endpoint of an S3-compatible store; empty for AWS's."""
     max_bytes: Annotated[int, Field(gt=0)] = 20 * 2**30
+    """Size of the largest object that is fetched."""
     connect_timeout_s: Seconds = 10.0
+    """Time for one connection."""
     read_timeout_s: Seconds = 30.0
+    """Time without a byte before an attempt is given up."""
     deadline_s: Seconds = 600.0
     """Total time for one object, all attempts together."""
     attempts: Annotated[int, Field(ge=1)] = 3
+    """Attempts at one object, with growing pauses."""
     scratch_dir: str = ""
     """Folder for fetched bytes; by default under ``local.state_dir``."""
 
@@ -97,8 +110,11 @@ class DecodeSettings(_Section):
     segment_s: Seconds = 60.0
     """Length of video that one element of the split decodes."""
     memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = 2 * 2**30
+    """Address space of a child beyond what its libraries take."""
     max_pixels: Annotated[int, Field(gt=0)] = 8192 * 8192
+    """Pixels of the largest frame that is decoded."""
     deadline_base_s: Seconds = 20.0
+    """See deadline_per_video_second_s."""
     deadline_per_video_second_s: Seconds = 2.0
     """A task may take base + this x seconds of video before its process is killed."""
 
@@ -109,24 +125,34 @@ class PoolSettings(_Section):
     ray_address: str = ""
     """``host:port`` of a Ray cluster; empty: the one that ``up`` starts."""
     actors: Annotated[int, Field(ge=1)] = 1
+    """Ray actors, each with its own models and decoder."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs that Ray reserves for one."""
     micro_batch_clips: Annotated[int, Field(ge=1)] = 32
+    """Most clips in one call of an actor."""
     calls_in_flight: Annotated[int, Field(ge=1)] = 2
     """Micro-batches handed out and not yet finished, an actor."""
     plan_rows: Annotated[int, Field(ge=1)] = 20_000
     """Most clips read ahead of what is dispatched."""
     poll_interval_s: Seconds = 0.3
+    """Pause between looks for a new snapshot."""
     commit_interval_s: Seconds = 1.0
+    """Finished rows are committed this often."""
     attempts: Annotated[int, Field(ge=1)] = 2
+    """Times a clip is tried before it is failed."""
     actor_start_timeout_s: Seconds = 120.0
+    """Time for an actor to load its models."""
     drain_timeout_s: Seconds = 30.0
+    """Time that what is in flight gets when the driver is told to stop."""
 
 
 class MetricsSettings(_Section):
     """The Prometheus page of the pool's driver; port 0 switches it off."""
 
     host: str = "127.0.0.1"
+    """Address that the page listens on."""
     port: Port = 0
+    """Its port; 0 switches the page off."""
 
 
 class ModelSettings(_Section):
@@ -140,14 +166,24 @@ class LocalSettings(_Section):
     """What ``cliplake up`` starts on this machine, and where it keeps it."""
 
     state_dir: str = ".cliplake"
+    """Folder of everything that is kept here: lake, topic, checkpoints, logs."""
     start_kafka: bool = True
+    """Whether to start a broker, or use kafka.client."""
     start_flink: bool = True
+    """Whether to start a Flink cluster, or use flink.rest_address."""
     start_ray: bool = True
+    """Whether to start Ray, or use pool.ray_address."""
     start_pool: bool = True
+    """Whether to run the pool's driver."""
     kafka_port: Port = 9092
+    """Port of the broker."""
     kafka_controller_port: Port = 9093
+    """Port of its KRaft controller."""
     ray_port: Port = 6399
+    """Port of the Ray head."""
     ray_dashboard: bool = False
+    """Whether Ray's dashboard is started."""
     flink_jobmanager_rpc_port: Port = 6123
+    """Port between JobManager and TaskManager."""
     max_restarts: Annotated[int, Field(ge=0)] = 5
     """Restarts of one process within ten minutes before ``up`` gives up on it."""

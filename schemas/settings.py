@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     recipe: str = "recipes/laptop.yaml"
+    """Recipe's file, from the working folder or else the checkout."""
     kafka: KafkaSettings = KafkaSettings()
     catalog: CatalogSettings = CatalogSettings()
     flink: FlinkSettings = FlinkSettings()
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     local: LocalSettings = LocalSettings()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Of the command line, the pool and the jobs."""
 
     @classmethod
     def settings_customise_sources(
