@@ -6,8 +6,7 @@ One Python function validates; the rest is SQL. Offsets and rows are in the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Container, Iterator
 from typing import Any
 
 from pyflink.table import DataTypes, TableFunction
@@ -16,18 +15,12 @@ from pyflink.table.udf import udtf
 from ingest.done import DoneKeys, DoneRecords
 from ingest.flink_env import KEEP_CONSUMERS, FlinkEnvironment, options_hint
 from ingest.job_record import NewState
-from schemas.message import MessageRejected, parse_message
-from schemas.reasons import RejectedMessageReason
+from ingest.validation import ParsedRow, parsed_rows
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
 STATE_FORMAT = "1"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
-
-PARSED_COLUMNS = (
-    "record_index, video_key, video_id, uri, etag, source, uploaded_at_ms, attributes, "
-    "is_known, reason, error"
-)
 
 
 class ParseMessage(TableFunction):  # type: ignore[misc]
@@ -36,7 +29,7 @@ class ParseMessage(TableFunction):  # type: ignore[misc]
     def __init__(self, new_state: NewState | None) -> None:
         super().__init__()
         self._new_state = new_state
-        self._known: DoneKeys | None = None
+        self._known: Container[str] = ()
         self._done: DoneRecords | None = None
 
     def open(self, function_context: Any) -> None:
@@ -47,32 +40,8 @@ class ParseMessage(TableFunction):  # type: ignore[misc]
     def eval(self, payload: bytes | None, partition: int, offset: int) -> Iterator[tuple[Any, ...]]:
         if self._done is not None and (partition, offset) in self._done:
             return
-        try:
-            references = parse_message(None if payload is None else bytes(payload))
-        except MessageRejected as rejected:
-            yield _rejected(rejected.reason, rejected.error)
-            return
-        except Exception as error:
-            # The record would come back after every restart and stop all that follow it.
-            yield _rejected(
-                RejectedMessageReason.INVALID_FIELD,
-                f"validation failed: {type(error).__name__}: {error}",
-            )
-            return
-        for video in references:
-            yield (
-                video.record_index,
-                video.video_key,
-                video.video_id,
-                video.uri,
-                video.etag,
-                video.source,
-                None if video.uploaded_at is None else _millis(video.uploaded_at),
-                video.attributes,
-                self._known is not None and video.video_key in self._known,
-                None,
-                None,
-            )
+        rows = parsed_rows(None if payload is None else bytes(payload), self._known)
+        yield from map(tuple, rows)
 
 
 def options(settings: Settings) -> dict[str, str]:
@@ -96,7 +65,8 @@ def build(
         tables.sql_query(
             "SELECT k.`topic`, k.`partition`, k.`offset`, k.`timestamp`, k.`payload`, "
             "CURRENT_TIMESTAMP AS seen_at, p.* FROM records AS k, "
-            f"LATERAL TABLE(parse_message(payload, `partition`, `offset`)) AS p({PARSED_COLUMNS})"
+            "LATERAL TABLE(parse_message(payload, `partition`, `offset`)) "
+            f"AS p({', '.join(ParsedRow._fields)})"
         ),
         "parsed",
     )
@@ -189,13 +159,3 @@ def _parse_function(new_state: NewState | None) -> Any:
             text,
         ],
     )
-
-
-def _rejected(reason: RejectedMessageReason, error: str) -> tuple[Any, ...]:
-    # The text may quote the message: what is not UTF-8 could not be written.
-    plain = error.encode("utf-8", errors="replace").decode("utf-8")
-    return (0, None, None, None, None, None, None, None, False, str(reason), plain)
-
-
-def _millis(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)

@@ -6,7 +6,7 @@ ask it millions of times without holding it on their heaps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 KEY_BYTES = 16
 
 
-class DoneKeys:
+class DoneKeys(Container[str]):
     """A set of video_keys: two sorted rows of uint64, high and low half of each key."""
 
     def __init__(self, file: str | Path) -> None:

@@ -33,9 +33,6 @@ _RENAMED = {
     "ssl.truststore.location": "ssl_cafile",
     "ssl.keystore.location": "ssl_certfile",
     "ssl.cipher.suites": "ssl_ciphers",
-    "bootstrap.connect.timeout.ms": "bootstrap_timeout_ms",
-    "socket.connection.setup.timeout.ms": None,
-    "max.in.flight.requests.per.connection": "max_in_flight_requests_per_connection",
 }
 _STORES = {"ssl.truststore.type", "ssl.keystore.type"}
 _HOSTNAME_CHECK = "ssl.endpoint.identification.algorithm"
@@ -101,7 +98,7 @@ def _translate(name: str, text: str) -> list[tuple[str, Any]]:
         return [("ssl_check_hostname", bool(text.strip()))]
     if name in _RENAMED:
         renamed = _RENAMED[name]
-        return [] if renamed is None else [(renamed, _typed(name, text, renamed))]
+        return [(renamed, _typed(name, text, renamed))]
     key = name.replace(".", "_")
     if key not in _all_defaults():
         raise ConfigError(
