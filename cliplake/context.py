@@ -37,6 +37,8 @@ class Context:
         from deploy.local.state import StateFolder
 
         settings = self.settings()
+        if self.settings_json is not None:
+            return settings
         return StateFolder(settings.state_dir).running_settings() or settings
 
 

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     local: LocalSettings = LocalSettings()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Of the command line, the pool and the jobs."""
+    """Of what the pool's driver logs."""
 
     @classmethod
     def settings_customise_sources(

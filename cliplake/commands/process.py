@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
@@ -25,5 +26,8 @@ def register(app: typer.Typer) -> None:
         """Score clips as they arrive, until it is told to stop (SIGTERM or Ctrl-C)."""
         from processors.pool.driver import Driver
 
-        settings = context_of(context).settings()
+        settings = context_of(context).running_settings()
+        logging.basicConfig(
+            level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
         Driver(settings, recipe_of(settings)).run(rescan=rescan)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cliplake.accounts import Accounts
     from cliplake.pool_status import PoolView
     from ingest.rest import JobStatus
+
+T = TypeVar("T")
 
 
 def register(app: typer.Typer) -> None:
@@ -53,11 +55,11 @@ class _Found:
     """One look at everything; what does not answer is in ``silent``."""
 
     def __init__(self, settings: Settings) -> None:
-        from ingest.client import jobs
-
         from cliplake.accounts import read_accounts
         from cliplake.pool_status import read_pool
         from cliplake.query import LakeSql
+        from deploy.local.state import StateFolder
+        from ingest.client import jobs
         from ingest.topic import topic_offsets
 
         sql = LakeSql(settings)
@@ -65,21 +67,27 @@ class _Found:
         self.silent: list[str] = []
         self.pool: PoolView | None = read_pool(settings)
         self.jobs: Sequence[JobStatus] | None = None
-        try:
-            self.jobs = jobs(settings)
-        except ConfigError as error:
-            self.silent.append(str(error))
-        in_flight = self.pool.in_flight if self.pool else 0
+        local, is_up = settings.local, StateFolder(settings.state_dir).is_owned()
+        if not is_up and (local.start_kafka or local.start_flink):
+            self.silent.append(f"nothing runs in {settings.state_dir}; `cliplake up` starts it")
+        if is_up or not local.start_flink:
+            self.jobs = self._ask(lambda: jobs(settings))
         # A first look tells whether the topic answers; the accounts take its ends last.
-        seen = True
-        try:
-            topic_offsets(settings)
-        except ConfigError as error:
-            seen = False
-            self.silent.append(str(error))
+        seen = (is_up or not local.start_kafka) and self._ask(lambda: topic_offsets(settings))
         self.accounts: Accounts = read_accounts(
-            settings, sql, in_flight=in_flight, topic="settings" if seen else None
+            settings,
+            sql,
+            in_flight=self.pool.in_flight if self.pool else 0,
+            topic="settings" if seen else None,
         )
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        """An answer; None if there is none, which is said."""
+        try:
+            return question()
+        except ConfigError as error:
+            self.silent.append(str(error))
+            return None
 
     def as_json(self) -> dict[str, Any]:
         return {
