@@ -7,24 +7,19 @@ pass over the video. `score_segment` decodes and is meant for `Sandbox.run`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import av.error
 import numpy as np
 import numpy.typing as npt
-from av.container import InputContainer
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from processors.duration import duration_verdict
 from processors.errors import MediaError
-from processors.media.container import frame_time, open_container, times_by_dts, video_stream
 from processors.media.probe import VideoInfo
+from processors.media.reader import FrameReader
 from processors.media.scoring import BgrConverter, FrameScorer
 from processors.scenes import Scene, detect_scenes
 from schemas.ids import clip_id
@@ -37,8 +32,8 @@ if TYPE_CHECKING:
     from schemas.recipe import Recipe, SplitByScene
     from schemas.settings import DecodeSettings
 
-_RETREAT_S = 10.0
-"""How far before a segment's start decoding begins if it did not come out right at it."""
+_MAX_FRAME_S = 1.0
+"""A frame counts for no more of a segment's length: times in a file may be anything."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +99,12 @@ def score_segment(path: str | Path, info: VideoInfo, segment: Segment) -> Segmen
     Raises `MediaError` (stage ``split``): ``out_of_memory``.
     """
     is_first, is_last = segment.index == 0, segment.index == segment.count - 1
-    with open_container(path) as container:
-        stream = video_stream(container)
-        reader = _Reader(container, stream, info)
-        convert = BgrConverter(info.rotation)
-        scorer = FrameScorer()
-        pts_found: list[int] = []
-        scores: list[float] = []
-        end_pts: int | None = None
+    convert = BgrConverter(info.rotation)
+    scorer = FrameScorer()
+    pts_found: list[int] = []
+    scores: list[float] = []
+    end_pts: int | None = None
+    with FrameReader(path, info) as reader:
         try:
             frames = reader.frames(None if is_first else segment.start_pts)
             for number, (pts, frame) in enumerate(frames):
@@ -187,8 +180,9 @@ def split_video(
 
 
 def segment_seconds(info: VideoInfo, segment: Segment) -> float:
-    """Length of a segment in seconds of video."""
-    return float((segment.end_pts - segment.start_pts) * info.time_base)
+    """Seconds of video in a segment, for its deadline: never more than its frames can fill."""
+    seconds = float((segment.end_pts - segment.start_pts) * info.time_base)
+    return min(seconds, info.frame_count * _MAX_FRAME_S)
 
 
 def clip_rows(
@@ -247,85 +241,3 @@ def clip_rows(
             }
         )
     return rows
-
-
-class _Reader:
-    """Frames of one stream with a timestamp each, from a given place on."""
-
-    def __init__(self, container: InputContainer, stream: VideoStream, info: VideoInfo) -> None:
-        self._container = container
-        self._stream = stream
-        self._info = info
-        self._by_dts = times_by_dts(stream)
-        self.step = max(1, round(1 / (info.fps * info.time_base)))
-        self.errors = 0
-        self.first_error: str | None = None
-
-    def frames(self, start_pts: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """(pts, frame) from the frame at ``start_pts`` on; all frames without it."""
-        if start_pts is None:
-            yield from self._timed(self._decode())
-            return
-        # A container's index may lead past the keyframe, and a decoder that starts at one may
-        # need more before it shows a frame: then start earlier, in the end from the beginning.
-        retreat = start_pts - round(_RETREAT_S / self._info.time_base)
-        for seek_pts in (start_pts, retreat, None):
-            if seek_pts is not None and seek_pts < self._info.start_pts:
-                continue
-            self._seek(seek_pts)
-            frames = self._timed(self._decode(skip_to_keyframe=True))
-            first = next((item for item in frames if item[0] >= start_pts), None)
-            if first is not None and (first[0] == start_pts or seek_pts is None):
-                yield first
-                yield from frames
-                return
-
-    def _seek(self, pts: int | None) -> None:
-        self.errors, self.first_error = 0, None
-        target = self._info.start_pts if pts is None else pts
-        self._container.seek(target, stream=self._stream, backward=True)
-
-    def _timed(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        latest: int | None = None
-        for frame in frames:
-            pts = frame_time(frame, by_dts=self._by_dts)
-            if pts is None:
-                pts = self._info.start_pts if latest is None else latest + self.step
-            latest = pts
-            yield pts, frame
-
-    def _decode(self, *, skip_to_keyframe: bool = False) -> Iterator[VideoFrame]:
-        waiting = skip_to_keyframe
-        for packet in self._packets():
-            if waiting:
-                if packet is None or not packet.is_keyframe:
-                    continue
-                waiting = False
-            try:
-                frames = packet.decode() if packet else self._stream.decode(None)
-            except av.error.EOFError:
-                return
-            except MemoryError:
-                raise
-            except av.error.FFmpegError as error:
-                self._count(error)
-            else:
-                yield from frames
-
-    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
-        """The stream's packets, then None, for which the decoder gives what it still holds."""
-        packets = self._container.demux(self._stream)
-        try:
-            for packet in packets:
-                if packet.size:
-                    yield packet
-        except MemoryError:
-            raise
-        except av.error.FFmpegError as error:
-            # The file cannot be read on from here; what came before counts.
-            self._count(error)
-        yield None
-
-    def _count(self, error: av.error.FFmpegError) -> None:
-        self.errors += 1
-        self.first_error = self.first_error or error.strerror

@@ -191,3 +191,7 @@ def test_functions_of_main_are_refused(sandbox: Sandbox) -> None:
     function.__module__ = "__main__"
     with pytest.raises(ValueError, match="__main__"):
         sandbox.run(function, deadline_s=LONG)
+
+
+def test_a_deadline_may_be_longer_than_a_timer_can_run(sandbox: Sandbox) -> None:
+    assert sandbox.run(tasks.add, 1, 2, deadline_s=1e15) == 3

@@ -21,6 +21,7 @@ from processors.split import (
     join_scores,
     plan_segments,
     score_segment,
+    segment_seconds,
     split_video,
 )
 from schemas.reasons import MediaReason
@@ -179,3 +180,12 @@ def test_rows_have_every_column_and_times_from_the_first_frame(tmp_path: Path) -
     assert (rows[0]["width"], rows[0]["height"], rows[0]["rotation"]) == (320, 180, 90)
     again = clip_rows(video, info, scenes, recipe=RECIPE, content_sha256="abc", created_at=now)
     assert again == rows
+
+
+def test_times_that_make_no_sense_do_not_stretch_the_deadline(tmp_path: Path) -> None:
+    pts = [0, 512, 2**50]
+    path = write_video(tmp_path / "v.mkv", (3,), pts=pts, time_base=Fraction(1, 1000))
+    info = probe(path)
+    assert info.duration_s > 1e6
+    (segment,) = plan_segments(info, 1e18)
+    assert segment_seconds(info, segment) == info.frame_count

@@ -202,7 +202,7 @@ def _rotation_of(packet: Packet[VideoStream]) -> int | None:
 def _average_fps(stream: VideoStream, packets: _Packets, time_base: Fraction) -> Fraction:
     if stream.average_rate:
         return Fraction(stream.average_rate)
-    if packets.span:
+    if packets.span and packets.count > 1:
         return (packets.count - 1) / (packets.span * time_base)
     return Fraction(25)
 
@@ -223,4 +223,4 @@ def ntsc_fraction(fps: float) -> Fraction:
     base = round(fps * 1001 / 1000)
     if base > 0 and abs(base * 1000 / 1001 - fps) < 1e-3:
         return Fraction(base * 1000, 1001)
-    return Fraction(fps).limit_denominator(10000)
+    return Fraction(fps).limit_denominator(10000) or Fraction(1, 10000)

@@ -32,6 +32,8 @@ T = TypeVar("T")
 _START_TIMEOUT_S = 120.0
 """A child that has not imported its libraries by then never will: a broken installation."""
 _CLOSE_TIMEOUT_S = 2.0
+_LONGEST_S = 7 * 86_400.0
+"""No task takes longer; beyond some years a timer would overflow."""
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = "import sys; from processors.media.child import main; main(sys.argv[1:])"
 
@@ -171,11 +173,11 @@ class _Child:
             struck.set()
             self._process.kill()
 
-        clock = threading.Timer(deadline_s, strike)
+        clock = threading.Timer(min(deadline_s, _LONGEST_S), strike)
         clock.daemon = True
         clock.start()
         try:
-            self._connection.send(Task(function, args, deadline_s))
+            self._connection.send(Task(function, args, min(deadline_s, _LONGEST_S)))
             answer: Answer = self._connection.recv()
         except (EOFError, ConnectionResetError, BrokenPipeError):
             ending = self._ending()
