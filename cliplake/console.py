@@ -55,12 +55,6 @@ class CommandError(Exception):
     exit_code: int = Exit.FAILED
 
 
-class Unreachable(CommandError):
-    """Something that should be there does not answer: a broker, Flink, the lake."""
-
-    exit_code = Exit.UNREACHABLE
-
-
 _EXPECTED: tuple[tuple[type[Exception], Exit], ...] = (
     (ConfigError, Exit.USAGE),
     (StageStartError, Exit.USAGE),

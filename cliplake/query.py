@@ -10,8 +10,8 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from cliplake.console import CommandError, Exit, Unreachable
-from schemas.problems import ConfigError
+from cliplake.console import CommandError, Exit
+from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
 from schemas.tables import TABLES
 
@@ -139,7 +139,7 @@ class LakeSql:
         self._run(f"EXPLAIN SELECT * FROM (\n{statement}\n) AS checked")
         return plain
 
-    def _explain(self, problem: str) -> CommandError:
+    def _explain(self, problem: str) -> Exception:
         problem = problem.removeprefix("Error during planning: ").removeprefix("Schema error: ")
         if found := re.search(r"table '([^']+)' not found", problem):
             name = found[1].split(".")[-1]

@@ -15,7 +15,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
-from schemas.problems import ConfigError, nearest
+from schemas.problems import ConfigError, Unreachable, nearest
 from schemas.settings import KafkaSettings
 
 CONNECT_TIMEOUT_MS = 10_000
@@ -61,13 +61,17 @@ def client_options(kafka: KafkaSettings, kind: str) -> dict[str, Any]:
 
 @contextmanager
 def explained(kafka: KafkaSettings) -> Iterator[None]:
-    """Turn kafka-python's errors into a `ConfigError` that says where and what to look at."""
+    """Turn kafka-python's errors into a `ConfigError` that says where and what to look at.
+
+    It is `Unreachable` unless the options themselves are wrong.
+    """
     try:
         yield
     except (KafkaError, OSError, AssertionError, ValueError) as error:
         where = f"Kafka at {kafka.bootstrap_servers}, topic {kafka.topic}"
         detail = str(error) or type(error).__name__
-        raise ConfigError(
+        kind = Unreachable if isinstance(error, (KafkaError, OSError)) else ConfigError
+        raise kind(
             f"{where}: {detail}; is the broker running and kafka.client in the settings right?"
         ) from error
 

@@ -9,7 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.problems import ConfigError
+from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -132,7 +132,7 @@ class FlinkRest:
             ) from None
         except (OSError, urllib.error.URLError) as error:
             reason = getattr(error, "reason", error)
-            raise ConfigError(
+            raise Unreachable(
                 f"the Flink cluster at {self.url} does not answer ({reason}); is it running, and "
                 "are flink.rest_address and flink.rest_port right?"
             ) from None

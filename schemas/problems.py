@@ -14,6 +14,12 @@ class ConfigError(Exception):
     """A recipe, settings file or variable that cannot be used; the text is for the person."""
 
 
+class Unreachable(ConfigError):
+    """Something that the settings name does not answer: a broker, a cluster, a store."""
+
+    exit_code = 6
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML's safe types; a key that is there twice is an error, not a lost first value."""
 

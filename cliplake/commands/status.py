@@ -73,12 +73,14 @@ class _Found:
         if is_up or not local.start_flink:
             self.jobs = self._ask(lambda: jobs(settings))
         # A first look tells whether the topic answers; the accounts take its ends last.
-        seen = (is_up or not local.start_kafka) and self._ask(lambda: topic_offsets(settings))
+        offsets = None
+        if is_up or not local.start_kafka:
+            offsets = self._ask(lambda: topic_offsets(settings))
         self.accounts: Accounts = read_accounts(
             settings,
             sql,
             in_flight=self.pool.in_flight if self.pool else 0,
-            topic="settings" if seen else None,
+            topic="settings" if offsets is not None else None,
         )
 
     def _ask(self, question: Callable[[], T]) -> T | None:

@@ -1,0 +1,125 @@
+"""The command line's manners: help is fast, errors are a line, exit codes mean something."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.settings import CHECKOUT
+
+
+def cliplake(
+    *arguments: str, cwd: Path, stdin: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, without the settings of whoever runs the tests."""
+    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("CLIPLAKE")}
+    return subprocess.run(
+        [sys.executable, "-m", "cliplake.main", *arguments],
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "100", **variables},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
+    shown = cliplake("--help", cwd=tmp_path).stdout
+    for command in "up down submit ingest process status demo sql try".split():
+        assert f" {command} " in shown
+    assert "Exit codes" in shown
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, cliplake.main; "
+        "print([m for m in ('ray', 'pypaimon', 'cv2', 'av', 'pyarrow', 'onnxruntime', 'kafka') "
+        "if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", "up down submit ingest process status demo sql try".split())
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    done = cliplake(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Usage: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["stauts"], "status"),
+        (["status", "--nope"], "--nope"),
+        (["--settings", "gone.yaml", "status"], "gone.yaml is not there"),
+        (["submit"], "nothing to submit"),
+        (["submit", "gone.mp4"], "gone.mp4: no such file"),
+        (["submit", "."], "is a folder"),
+        (["submit", "ftp://host/a.mp4"], "scheme ftp"),
+        (["submit", "https://me:secret@host/a.mp4"], "credentials"),
+        (["submit", "--file-list", "gone.txt"], "gone.txt"),
+        (["demo", "gone-*.mp4"], "gone-*.mp4: there is no such file"),
+        (["demo", "."], "is a folder"),
+        (["sql", "select 1"], "there is no lake"),
+        (["status"], "there is no lake"),
+        (["sql", "--json", "--csv", "select 1"], "exclude each other"),
+        (["try"], "FILE"),
+        (["try", "--recipe", "gone.yaml", "a.mp4"], "gone.yaml"),
+    ],
+)
+def test_what_cannot_work_is_a_line_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    done = cliplake(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / ".cliplake" / "lake").exists()
+
+
+def test_a_wrong_key_in_the_settings_is_named_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "cliplake.yaml").write_text("kafak: {}")
+    done = cliplake("status", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'kafka'?" in done.stderr
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    assert "Traceback" in cliplake("--debug", "submit", cwd=tmp_path).stderr
+
+
+def test_down_with_nothing_up_says_so_and_is_no_error(tmp_path: Path) -> None:
+    done = cliplake("down", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "nothing runs" in done.stderr
+
+
+def test_a_broker_that_does_not_answer_is_exit_code_6(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "cliplake.yaml").write_text(
+        "kafka: {client: {bootstrap.servers: '127.0.0.1:1', request.timeout.ms: '2000'}}"
+    )
+    done = cliplake("submit", "a.mp4", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_paths_that_the_settings_would_refuse_are_pointed_out_before_sending(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a b.mp4").touch()
+    (tmp_path / "cliplake.yaml").write_text(
+        "kafka: {client: {bootstrap.servers: '127.0.0.1:1', request.timeout.ms: '2000'}}"
+    )
+    done = cliplake("submit", "--file-list", "-", cwd=tmp_path, stdin="# mine\n\na b.mp4\n")
+    assert f"{(tmp_path / 'a b.mp4').as_uri()} is under none of the folders" in done.stderr
