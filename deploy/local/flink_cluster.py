@@ -79,13 +79,17 @@ def flink_parts(settings: Settings) -> list[Part]:
     options = _java_options(package)
 
     def part(name: str, jvm: tuple[str, ...], main: str, ready: Callable[[], bool]) -> Part:
-        logging = f"-Dlog4j2.configurationFile={home / 'conf' / 'log4j.properties'}"
+        log = settings.state_dir / "logs" / f"{name}.log"
+        logging = (
+            f"-Dlog4j2.configurationFile={home / 'conf' / 'log4j.properties'}",
+            f"-Dlog.file={log}",  # shown on the web page; it is written by our redirection
+        )
         classpath = ["-cp", f"{home / 'lib'}/*", main, "--configDir", str(home / "conf")]
         return Part(
             name=name,
-            command=[java(), *jvm, *options, logging, *classpath],
+            command=[java(), *jvm, *options, *logging, *classpath],
             environment=_environment(package, home),
-            log=settings.state_dir / "logs" / f"{name}.log",
+            log=log,
             cwd=home,
             prepare=lambda: write_configuration(settings, package, home),
             is_ready=ready,
