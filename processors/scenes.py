@@ -68,21 +68,20 @@ def detect_scenes(
     ]
 
 
-def frame_positions(pts: npt.NDArray[np.int64], info: VideoInfo) -> list[int]:
+def frame_positions(pts: npt.NDArray[np.int64], info: VideoInfo) -> npt.NDArray[np.int64]:
     """Each frame's position in whole microseconds, as PySceneDetect reads it from OpenCV.
 
     OpenCV counts milliseconds in floating point from the stream's start time. Where that is not
     above zero, PySceneDetect falls back to the frame's number.
     """
     unit = info.time_base.numerator / info.time_base.denominator
-    zero = info.clock_start
-    positions = []
-    for number, value in enumerate(pts.tolist()):
-        micros = 0 if zero is None else round(float(value - zero) * unit * 1000 * 1000)
-        if micros <= 0:
-            micros = round(number * _MICROSECONDS / info.nominal_fps)
-        positions.append(micros)
-    return positions
+    by_number = np.rint(np.arange(len(pts)) * (_MICROSECONDS / float(info.nominal_fps)))
+    if info.clock_start is None:
+        return by_number.astype(np.int64)
+    milliseconds = (pts - info.clock_start).astype(np.float64) * unit * 1000
+    positions = np.rint(milliseconds * 1000)
+    chosen: npt.NDArray[np.float64] = np.where(positions > 0, positions, by_number)
+    return chosen.astype(np.int64)
 
 
 def frame_number(microseconds: int, info: VideoInfo) -> int:
@@ -91,7 +90,7 @@ def frame_number(microseconds: int, info: VideoInfo) -> int:
 
 
 def _cuts(
-    positions: list[int],
+    positions: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float64],
     info: VideoInfo,
     split: SplitByScene,
@@ -105,7 +104,7 @@ def _cuts(
     length = split.min_scene_len
     if length <= 0:
         return [int(frame) for frame in above]
-    flash = _FlashFilter(positions, info, length)
+    flash = _FlashFilter(positions.tolist(), info, length)
     return flash.cuts(set(above))
 
 
@@ -127,6 +126,8 @@ class _FlashFilter:
         merging_since: int | None = None
         for frame in range(len(self._positions)):
             is_above = frame in above
+            if not is_above and merging_since is None:
+                continue
             quiet = self._long_enough(last_above, frame)
             if is_above:
                 last_above = frame

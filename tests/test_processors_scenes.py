@@ -89,7 +89,7 @@ def _assert_same(path: Path, **split: Any) -> None:
         str(path), scenedetect.ContentDetector(**split), start_in_scene=True
     )
     positions = frame_positions(joined.pts, info)
-    starts = [positions[scene.start_frame] for scene in ours]
+    starts = [int(positions[scene.start_frame]) for scene in ours]
     assert [frame_number(start, info) for start in starts] == [a.frame_num for a, _ in theirs]
     assert starts == pytest.approx([a.seconds * 1e6 for a, _ in theirs], abs=1)
 

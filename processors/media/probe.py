@@ -7,12 +7,14 @@ kind, without a video stream, without frames.
 from __future__ import annotations
 
 import stat
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av.error
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -130,8 +132,8 @@ class _Packets:
         self.first_pts: int | None = None
         self.keyframes: list[int] = []
         self.cuts: list[int] = []
-        self.trusted = True
-        self._seen: set[int] = set()
+        self._times = array("q")
+        self._untimed = False
         self._latest: int | None = None
         self._latest_duration = 0
 
@@ -140,12 +142,10 @@ class _Packets:
             return
         self.count += 1
         pts = packet.pts
-        if pts is None or pts in self._seen:
-            # Without an own time for every frame, a place in the file has no name.
-            self.trusted = False
-            if pts is None:
-                return
-        self._seen.add(pts)
+        if pts is None:
+            self._untimed = True
+            return
+        self._times.append(pts)
         if packet.is_keyframe:
             self.keyframes.append(pts)
             if self._latest is None or pts > self._latest:
@@ -154,6 +154,11 @@ class _Packets:
             self.first_pts = pts
         if self._latest is None or pts > self._latest:
             self._latest, self._latest_duration = pts, packet.duration or 0
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every frame has a time of its own; else a place in the video has no name."""
+        return not self._untimed and len(np.unique(np.asarray(self._times))) == len(self._times)
 
     def end(self, step: int) -> int:
         """End of the last frame; ``step`` stands in for durations that are not there."""
