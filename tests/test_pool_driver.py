@@ -352,6 +352,15 @@ def test_actors_that_do_not_fit_the_cluster_are_a_clear_error(
         run(greedy)
 
 
+def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    """In a process of its own: here, one that is connected to is used."""
+    nowhere = pool_lake.settings(tmp_path, ray_address=f"127.0.0.1:{free_port()}")
+    pool_lake.new_lake(nowhere)
+    driver = Process(nowhere)
+    assert driver.wait() != 0
+    assert "(pool.ray_address) cannot be reached" in driver.log.read_text()
+
+
 def test_work_under_another_recipe_is_done_again(settings: Settings, lake: Lake) -> None:
     pool_lake.append_clips(lake, [pool_lake.clip(1)])
     committer = Committer(lake, 7)

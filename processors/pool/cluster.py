@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from schemas.settings import Settings
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Clip rows and scores pass through it, no frames: some megabytes."""
+CONNECT_S = 10.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -20,6 +22,9 @@ def prepare_environment(settings: Settings) -> None:
     """Set what Ray reads from the environment when it is imported: call this before."""
     # Nothing is reported to anybody.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # A cluster whose head is gone ends this process after so many seconds, with an error of Ray's
+    # own; whoever watches it starts it again. Ray's default is a minute.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     address = settings.pool.ray_address
     if not address or address.startswith((f"{LOOPBACK}:", "localhost:")):
         # Otherwise Ray replaces 127.0.0.1 by the machine's address, and its processes, this one
@@ -43,6 +48,7 @@ def ray_session(settings: Settings) -> Iterator[None]:
     pool = settings.pool
     try:
         if pool.ray_address:
+            _require_listener(pool.ray_address)
             ray.init(
                 address=pool.ray_address,
                 logging_level=logging.WARNING,
@@ -58,12 +64,28 @@ def ray_session(settings: Settings) -> Iterator[None]:
                 log_to_driver=False,
                 _node_ip_address=LOOPBACK,
             )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        where = pool.ray_address or "on this machine"
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pool.ray_address:
+            raise PoolUnavailable(f"Ray cannot be started on this machine: {error}") from error
         raise PoolUnavailable(
-            f"Ray {where} cannot be reached or started: {error} (pool.ray_address)"
+            f"Ray at {pool.ray_address} (pool.ray_address) takes no connection: {error}; "
+            "a cluster with tokens wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH set"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Fail at once where nothing listens: Ray itself tries for minutes, and logs every second."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            return
+    except ValueError:
+        raise PoolUnavailable(f"pool.ray_address is {address!r}, and should be host:port") from None
+    except OSError as error:
+        raise PoolUnavailable(
+            f"Ray at {address} (pool.ray_address) cannot be reached: {error}"
+        ) from None
