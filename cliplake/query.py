@@ -142,17 +142,17 @@ class LakeSql:
     def _explain(self, problem: str) -> Exception:
         problem = problem.removeprefix("Error during planning: ").removeprefix("Schema error: ")
         if found := re.search(r"table '([^']+)' not found", problem):
-            name = found[1].split(".")[-1]
             known = [table.name for table in TABLES]
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            return QueryError(f"there is no table {name}; {hint}tables: {', '.join(known)}")
-        if found := _NO_FIELD.search(problem):
-            name = found[1].split(".")[-1].strip('"')
-            known = [field.split(".")[-1] for field in (found[2] or "").rstrip(".").split(", ")]
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            return QueryError(f"there is no column {name}; {hint}columns: {', '.join(known)}")
+            return QueryError(_no_such("table", found[1].split(".")[-1], known))
+        if (found := _NO_FIELD.search(problem)) and found[2]:
+            known = [field.split(".")[-1] for field in found[2].rstrip(".").split(", ")]
+            return QueryError(_no_such("column", found[1].split(".")[-1].strip('"'), known))
         if re.search(r"connection|timed out|dns error|IoUnexpected", problem, re.IGNORECASE):
             return Unreachable(f"the lake at {self._where} cannot be read: {problem}")
         return QueryError(problem)
+
+
+def _no_such(kind: str, name: str, known: list[str]) -> str:
+    near = [k for k in known if k.startswith(name)] or difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no {kind} {name}; {hint}{kind}s: {', '.join(known)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +9,14 @@ from pathlib import Path
 import pytest
 
 from schemas.settings import CHECKOUT
+from tests.cli import cliplake
 
-
-def cliplake(
-    *arguments: str, cwd: Path, stdin: str | None = None, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, without the settings of whoever runs the tests."""
-    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("CLIPLAKE")}
-    return subprocess.run(
-        [sys.executable, "-m", "cliplake.main", *arguments],
-        cwd=cwd,
-        env={**environment, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "100", **variables},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+COMMANDS = ["up", "down", "submit", "ingest", "process", "status", "demo", "sql", "try"]
 
 
 def test_help_names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
     shown = cliplake("--help", cwd=tmp_path).stdout
-    for command in "up down submit ingest process status demo sql try".split():
+    for command in COMMANDS:
         assert f" {command} " in shown
     assert "Exit codes" in shown
 
@@ -48,7 +33,9 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", "up down submit ingest process status demo sql try".split())
+@pytest.mark.parametrize(
+    "command", ["up", "down", "submit", "ingest", "process", "status", "demo", "sql", "try"]
+)
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = cliplake(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
