@@ -75,13 +75,13 @@ def frame_positions(pts: npt.NDArray[np.int64], info: VideoInfo) -> npt.NDArray[
     above zero, PySceneDetect falls back to the frame's number.
     """
     unit = info.time_base.numerator / info.time_base.denominator
-    by_number = np.rint(np.arange(len(pts)) * (_MICROSECONDS / float(info.nominal_fps)))
+    frame_us = _MICROSECONDS / float(info.nominal_fps)
+    by_number: npt.NDArray[np.int64] = np.rint(np.arange(len(pts)) * frame_us).astype(np.int64)
     if info.clock_start is None:
-        return by_number.astype(np.int64)
+        return by_number
     milliseconds = (pts - info.clock_start).astype(np.float64) * unit * 1000
-    positions = np.rint(milliseconds * 1000)
-    chosen: npt.NDArray[np.float64] = np.where(positions > 0, positions, by_number)
-    return chosen.astype(np.int64)
+    positions: npt.NDArray[np.int64] = np.rint(milliseconds * 1000).astype(np.int64)
+    return np.where(positions > 0, positions, by_number)
 
 
 def frame_number(microseconds: int, info: VideoInfo) -> int:
