@@ -7,7 +7,7 @@ format cannot read elements that an older version left in a checkpoint.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from processors.errors import MediaError
 from processors.media.probe import VideoInfo
@@ -16,7 +16,7 @@ from processors.split import Segment, SegmentScores
 FORMAT = 1
 
 PADDING_BYTES = 160 * 1024
-"""Room that a segment to be scored takes up on its way.
+"""Room that an element takes up on its way to the workers that decode.
 
 A checkpoint's barrier waits behind the segments in the network buffers (10 of 32 KiB a channel
 by default), and Paimon's sink allows no barrier to overtake them. Unpadded, hundreds of segments
@@ -63,10 +63,14 @@ class FailedPart:
     error: str
     retryable: bool
     attempts: int
+    padding: bytes = b""
 
     @property
     def video_key(self) -> str:
         return str(self.video["video_key"])
+
+
+Part = TypeVar("Part", SegmentTask, FailedPart)
 
 
 def segment_tasks(
@@ -74,14 +78,17 @@ def segment_tasks(
 ) -> list[SegmentTask]:
     """One task a segment; the lists of keyframes, long for long videos, stay behind."""
     lean = replace(info, keyframe_pts=(), cut_pts=())
-    return [
-        SegmentTask(video, lean, segment, content_sha256, bytes(PADDING_BYTES))
-        for segment in segments
-    ]
+    return [SegmentTask(video, lean, segment, content_sha256) for segment in segments]
 
 
-def scored(task: SegmentTask, scores: SegmentScores) -> ScoredSegment:
-    return ScoredSegment(replace(task, padding=b""), scores)
+def padded(part: Part) -> Part:
+    """As it goes to the workers that decode."""
+    return replace(part, padding=bytes(PADDING_BYTES))
+
+
+def unpadded(part: Part) -> Part:
+    """As it goes on, and into state."""
+    return replace(part, padding=b"")
 
 
 def failed(

@@ -25,7 +25,15 @@ from pyflink.datastream.state import ListStateDescriptor
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from ingest.done import DoneKeys
-from ingest.elements import FailedPart, ScoredSegment, SegmentTask, failed, scored, segment_tasks
+from ingest.elements import (
+    FailedPart,
+    ScoredSegment,
+    SegmentTask,
+    failed,
+    padded,
+    segment_tasks,
+    unpadded,
+)
 from processors.errors import MediaError
 from processors.fetch import Fetcher, LocalMedia
 from processors.fetch_problem import redact
@@ -102,10 +110,11 @@ class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
                 info = retrying(self._probe, media)
                 sha256 = media.sha256
         except MediaError as error:
-            yield failed(video, error, stage="fetch", attempts=_attempts(retrying))
+            yield padded(failed(video, error, stage="fetch", attempts=_attempts(retrying)))
             return
         segments = plan_segments(info, self._decode.segment_s)
-        yield from segment_tasks(video, info, segments, sha256)
+        for task in segment_tasks(video, info, segments, sha256):
+            yield padded(task)
 
     def _probe(self, media: LocalMedia) -> VideoInfo:
         deadline = self._sandbox.deadline_for(media.size / _PROBE_BYTES_PER_VIDEO_SECOND)
@@ -130,7 +139,7 @@ class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
 
     def flat_map(self, value: SegmentTask | FailedPart) -> Iterator[ScoredSegment | FailedPart]:
         if isinstance(value, FailedPart):
-            yield value
+            yield unpadded(value)
             return
         retrying = _retrying()
         try:
@@ -140,7 +149,7 @@ class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
             count, attempts = value.segment.count, _attempts(retrying)
             yield failed(value.video, error, stage="split", count=count, attempts=attempts)
             return
-        yield scored(value, scores)
+        yield ScoredSegment(unpadded(value), scores)
 
     def _score(self, media: LocalMedia, task: SegmentTask) -> SegmentScores:
         return self._sandbox.run(
