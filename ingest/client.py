@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ingest import job_names
-from ingest.job_record import read_record
+from ingest.job_record import NewState, read_record
 from ingest.new_state import LakeReader, arrivals_state, split_state
 from ingest.recovery import job_folder, next_generation
 from ingest.rest import FlinkRest, JobStatus
@@ -42,13 +42,13 @@ def submit_jobs(
     ``only`` names one of the jobs. `ConfigError` says what stands in the way and what to do.
     """
     chosen = [only] if only else list(job_names.JOBS)
-    file = ""
+    states: dict[str, NewState] = {}
     if new_state:
         if read is None:
             raise ValueError("new_state needs a reader of the lake")
         _cancel(settings, chosen)
-        file = str(_write_new_state(settings, chosen, read))
-    return _run_submission(settings, only, file)
+        states = _new_states(settings, chosen, read)
+    return _run_submission(settings, only, states)
 
 
 def jobs(settings: Settings) -> list[JobStatus]:
@@ -78,9 +78,9 @@ def _cancel(settings: Settings, chosen: list[str]) -> list[str]:
     return list(running)
 
 
-def _write_new_state(settings: Settings, chosen: list[str], read: LakeReader) -> Path:
-    """Files for a start with new state beside the checkpoints that it will write."""
-    states = {}
+def _new_states(settings: Settings, chosen: list[str], read: LakeReader) -> dict[str, NewState]:
+    """What each job must know; its files lie beside the checkpoints that it will write."""
+    states: dict[str, NewState] = {}
     for job in chosen:
         folder = job_folder(settings, job)
         data = folder / f"new-state-{next_generation(settings, job)}"
@@ -97,9 +97,7 @@ def _write_new_state(settings: Settings, chosen: list[str], read: LakeReader) ->
             )
         else:
             states[job] = split_state(read, data)
-    file = job_folder(settings, chosen[0]).parent / f"new-state.{os.getpid()}.json"
-    file.write_text(json.dumps({job: asdict(state) for job, state in states.items()}))
-    return file
+    return states
 
 
 def _is_same_topic(settings: Settings, folder: Path) -> bool:
@@ -111,7 +109,9 @@ def _is_same_topic(settings: Settings, folder: Path) -> bool:
     return record is None or record.topic_id in ("", topic_id(settings))
 
 
-def _run_submission(settings: Settings, only: str | None, new_state_file: str) -> dict[str, str]:
+def _run_submission(
+    settings: Settings, only: str | None, new_states: dict[str, NewState]
+) -> dict[str, str]:
     logs = settings.state_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / "submit-jobs.log"
@@ -119,6 +119,9 @@ def _run_submission(settings: Settings, only: str | None, new_state_file: str) -
         # The settings may hold passwords: the folder is ours alone.
         settings_file = Path(folder) / "settings.json"
         settings_file.write_text(dump_settings(settings), encoding="utf-8")
+        states_file = Path(folder) / "new-state.json"
+        states = {job: asdict(state) for job, state in new_states.items()}
+        states_file.write_text(json.dumps(states), encoding="utf-8")
         command = [
             str(settings.flink_python),
             "-m",
@@ -128,7 +131,7 @@ def _run_submission(settings: Settings, only: str | None, new_state_file: str) -
             "--recipe",
             str(settings.recipe_file),
             *(["--only", only] if only else []),
-            *(["--new-state", new_state_file] if new_state_file else []),
+            *(["--new-state", str(states_file)] if new_states else []),
         ]
         paths = [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}

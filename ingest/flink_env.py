@@ -176,7 +176,6 @@ def _options(settings: Settings, options: JobOptions) -> dict[str, str]:
         "execution.checkpointing.dir": options.checkpoint_dir,
         # A cancelled or failed job leaves its checkpoints, from which the next start goes on.
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-        "execution.checkpointing.num-retained": "3",
         # A slow store or a long segment makes a checkpoint late; that is no reason to start over.
         "execution.checkpointing.tolerable-failed-checkpoints": "1000000",
         # Without restarts the job would end with a broker's or store's first hiccup, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -123,6 +124,11 @@ def ask_rest(settings: Settings, path: str) -> Any:
             return json.load(answer)
     except (OSError, ValueError):
         return None
+
+
+def remove_temporary(settings: Settings) -> None:
+    """Remove what killed Flink processes left in their temporary folder."""
+    shutil.rmtree(settings.state_dir / "flink" / "tmp", ignore_errors=True)
 
 
 def package_dir(python: Path) -> Path:
