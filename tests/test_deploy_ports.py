@@ -46,7 +46,7 @@ def test_every_problem_with_ports_is_told_at_once(taken: int, tmp_path) -> None:
             settings_with(tmp_path, kafka_port=taken, ray_port=free, flink_jobmanager_rpc_port=free)
         )
     text = str(refused.value)
-    assert f"port {taken} is not free" in text
+    assert f"port {taken} is held by" in text
     assert f"port {free} is set twice" in text
 
 

@@ -67,7 +67,7 @@ def require_free(ports: Mapping[str, int]) -> None:
             problems.append(f"port {port} is set twice: {seen[port]} and {setting}")
         elif not is_free(port):
             problems.append(
-                f"port {port} is not free{_holder(port)}: end what holds it, or choose another "
+                f"port {port} is {_holder(port)}: end what holds it, or choose another "
                 f"with {setting} (0: any free port)"
             )
         seen[port] = setting
@@ -83,12 +83,12 @@ def _first_ephemeral() -> int:
 
 
 def _holder(port: int) -> str:
-    """``" by java (pid 17)"`` if this user may know, else nothing."""
+    """``held by java (pid 17)`` if this user may know, else ``not free``."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             listens = connection.status == psutil.CONN_LISTEN
             if listens and connection.laddr.port == port and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                return f"held by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except (psutil.Error, OSError):
         pass
-    return ""
+    return "not free"

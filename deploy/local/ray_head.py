@@ -75,8 +75,14 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 
 def remove_temporary(settings: Settings, stack_id: str) -> None:
-    """Remove Ray's sockets and session logs."""
-    shutil.rmtree(_temporary_dir(settings, stack_id), ignore_errors=True)
+    """Remove Ray's sockets and sessions; the last session's logs are kept beside the others."""
+    temporary = _temporary_dir(settings, stack_id)
+    logs = (temporary / "session_latest" / "logs").resolve()
+    kept = settings.state_dir / "logs" / "ray"
+    if logs.is_dir():
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.move(logs, kept)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _cpus(settings: Settings) -> int:

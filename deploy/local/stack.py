@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType, TracebackType
 from typing import Self
 
-from deploy.local import ray_head
+from deploy.local import flink_cluster, ray_head
 from deploy.local.broker import broker
 from deploy.local.errors import StackError
 from deploy.local.flink_cluster import JOBMANAGER, TASKMANAGER, flink_parts
@@ -176,6 +176,7 @@ class Stack:
                 self._after_us.kill()
                 self._after_us.wait()
             ray_head.remove_temporary(self.settings, self._mark.stack)
+            flink_cluster.remove_temporary(self.settings)
             self._give_sigterm_back()
             self._state.release()
             self._supervisor = self._executor = self._jobs = self._mark = self._after_us = None
