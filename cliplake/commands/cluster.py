@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
             return
         from deploy.local.stack import Stack
 
-        with Stack(settings, log=say) as stack:
+        with Stack(settings, log=say, new_state=new_state) as stack:
             _print_addresses(stack.settings)
             if ready_file is not None:
                 ready_file.touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 
@@ -49,6 +50,9 @@ def _end(
     try:
         process.send_signal(signal.SIGTERM)
         if state.wait_until_free(timeout_s):
+            # Its last act; what is left of it is Python's own ending.
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(10.0)
             return
         log(f"pid {process.pid} did not finish within {timeout_s:.0f} s, killed")
         process.kill()
