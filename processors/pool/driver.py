@@ -7,6 +7,7 @@ store the position together with the rows. A kill at any moment loses and double
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,9 @@ class Driver:
         follows. Raises `StageStartError` if a stage cannot start (nothing was taken then),
         `ConfigError` for settings and tables, and `PoolError` with its exit code for the rest.
         """
+        if self._settings.log_level != "DEBUG":
+            # It writes several lines at INFO for each commit, and there is one a second.
+            logging.getLogger("pypaimon").setLevel(logging.WARNING)
         prepare_environment(self._settings)
         # Only now: Ray reads its environment when it is imported.
         from processors.pool.loop import Run
