@@ -153,7 +153,8 @@ class Bars:
     ) -> None:
         """Show new values; a total may become known later. Cheap to call often."""
         self._values.update(values)
-        self._totals.update(totals or {})
+        # A total of nothing is one that is not known yet: an empty bar, not a full one.
+        self._totals.update({name: total or None for name, total in (totals or {}).items()})
         self._note = note
         if self._progress is not None:
             for name, task in self._tasks.items():

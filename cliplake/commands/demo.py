@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         videos: Annotated[
             list[str] | None,
-            typer.Argument(metavar="VIDEOS…", help="Your own videos instead of the samples."),
+            typer.Argument(metavar="VIDEO", help="Your own videos instead of the samples."),
         ] = None,
     ) -> None:
         """Push videos through a real broker, Flink, Ray and Paimon, and show what becomes of them.
@@ -74,8 +74,12 @@ def _run(settings: Settings, files: list[Path], raw: list[bytes]) -> None:
         messages = plural(len(uris) + len(raw), "message")
         say(f"sent {messages} to the topic {settings.kafka.topic}")
         watch = parts.Watch(settings, files)
-        with Bars(["received", "split", "enriched"]) as bars:
-            accounts = parts.watch_until_done(stack, watch, lambda now: _show(bars, now))
+        try:
+            with Bars(["received", "split", "enriched"]) as bars:
+                accounts = parts.watch_until_done(stack, watch, lambda now: _show(bars, now))
+        except KeyboardInterrupt:
+            say("stopping everything; what has been done stays in the lake")
+            raise
         finished = time.monotonic()
         sql = LakeSql(settings)
         _print_result(

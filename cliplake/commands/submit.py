@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         uris: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="URI…", help="file:, s3: or https: URIs, or paths on this machine."
+                metavar="URI", help="file:, s3: or https: URIs, or paths on this machine."
             ),
         ] = None,
         file_list: Annotated[

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     @app.command("try")
     def try_(
         context: typer.Context,
-        files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Video files.")],
+        files: Annotated[list[str], typer.Argument(metavar="FILE", help="Video files.")],
         recipe: Annotated[
             Path | None,
             typer.Option("--recipe", metavar="FILE", help="Recipe; else the settings' own."),
