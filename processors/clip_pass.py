@@ -22,10 +22,10 @@ from processors.frames import (
     FrameSampling,
     Sampler,
     encode_jpeg,
-    to_bgr,
     to_luma,
     to_model_size,
 )
+from processors.media.pixels import BgrConverter
 from processors.motion import MotionMeter, MotionParameters
 from processors.quality import FrameQuality, measure
 from schemas.reasons import MediaReason
@@ -162,6 +162,7 @@ class _ClipPass:
             for request in plan.requests
         ]
         self._meter = MotionMeter(plan.motion, fps) if plan.motion else None
+        self._to_bgr = BgrConverter()
         self._last: _Picture | None = None
         self.seconds: dict[str, float] = {"frames": 0.0, "quality": 0.0}
         if self._meter:
@@ -213,7 +214,7 @@ class _ClipPass:
 
     def _pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         started = time.perf_counter()
-        pixels = to_bgr(frame)
+        pixels = self._to_bgr(frame)
         self.seconds["frames"] += time.perf_counter() - started
         return pixels
 

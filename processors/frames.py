@@ -1,7 +1,8 @@
-"""Which frames of a clip are taken, and how a decoded frame becomes pixels and JPEG.
+"""Which frames of a clip are taken, and what their pixels are turned into.
 
 Samplers say yes or no to one frame at a time, so that a clip is decoded once and never held as
-a whole. Reading the file is in `processors.clip_reader`; what is computed from the pixels is in
+a whole. Reading the file is in `processors.clip_reader`, pixels come from
+`processors.media.pixels`; what is computed from the pixels is in
 `processors.quality`, `processors.motion` and the model stages.
 """
 
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import av
-import av.error
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from processors.media.pixels import Image
 
 JPEG_QUALITY = 90
 """Of stored frames. High enough that models judge a stored frame nearly as the decoded one."""
@@ -26,13 +28,6 @@ MAX_KEYFRAMES = 128
 Where every frame is a keyframe (MJPEG, ProRes) a minute has thousands. Beyond this number every
 other one is let go, as often as needed, so that they still cover the clip evenly.
 """
-
-# swscale knows the coefficients of these only (BT.709, unspecified, FCC, BT.470BG, SMPTE 170M,
-# SMPTE 240M, BT.2020 both) and of RGB; it refuses to convert a frame with any other tag.
-_KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
-_SWS_DEFAULT = 5
-
-Bgr = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -131,35 +126,13 @@ class UniformSampler(Sampler):
         return self._next < len(self._targets)
 
 
-def to_bgr(frame: av.VideoFrame) -> Bgr:
-    """Pixels as OpenCV's reader gives them: uint8 ``[h, w, 3]``, BGR, upright, full range.
-
-    Bicubic chroma, the frame's own colour matrix and range, and its rotation applied: equal to
-    OpenCV's pixels, byte for byte, on which DataJuicer's motion score is computed.
-    """
-    # A tag outside the list is no reason to lose a clip: players take the default then.
-    colorspace = None if int(frame.colorspace) in _KNOWN_MATRICES else _SWS_DEFAULT
-    converted = frame.reformat(
-        format="bgr24",
-        interpolation="BICUBIC",
-        src_colorspace=colorspace,
-        dst_colorspace=colorspace,
-        threads=1,
-    )
-    pixels = cast(Bgr, converted.to_ndarray())
-    quarter_turns = round(frame.rotation / 90) % 4
-    if quarter_turns:
-        pixels = np.ascontiguousarray(np.rot90(pixels, quarter_turns))
-    return pixels
-
-
-def to_luma(bgr: Bgr) -> NDArray[np.uint8]:
+def to_luma(bgr: Image) -> NDArray[np.uint8]:
     """Luma of a picture by BT.601's weights, uint8 ``[h, w]``, 0 to 255."""
     luma: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
     return luma
 
 
-def to_model_size(bgr: Bgr, width: int, height: int) -> NDArray[np.uint8]:
+def to_model_size(bgr: Image, width: int, height: int) -> NDArray[np.uint8]:
     """RGB uint8 ``[height, width, 3]``, by swscale's bilinear filter, which antialiases."""
     picture = av.VideoFrame.from_ndarray(bgr, format="bgr24")
     small = picture.reformat(
@@ -168,7 +141,7 @@ def to_model_size(bgr: Bgr, width: int, height: int) -> NDArray[np.uint8]:
     return cast(NDArray[np.uint8], small.to_ndarray())
 
 
-def encode_jpeg(bgr: Bgr) -> bytes:
+def encode_jpeg(bgr: Image) -> bytes:
     """A picture as JPEG at `JPEG_QUALITY`."""
     done, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from processors.duration import duration_verdict
 from processors.errors import MediaError
+from processors.media.container import frame_step
+from processors.media.pixels import BgrConverter
 from processors.media.probe import VideoInfo
 from processors.media.reader import FrameReader
-from processors.media.scoring import BgrConverter, FrameScorer
+from processors.media.scoring import FrameScorer
 from processors.scenes import Scene, detect_scenes
 from schemas.ids import clip_id
 from schemas.reasons import MediaReason
@@ -101,10 +103,11 @@ def score_segment(path: str | Path, info: VideoInfo, segment: Segment) -> Segmen
     is_first, is_last = segment.index == 0, segment.index == segment.count - 1
     convert = BgrConverter(info.rotation)
     scorer = FrameScorer()
+    step = frame_step(info.fps, info.time_base)
     pts_found: list[int] = []
     scores: list[float] = []
     end_pts: int | None = None
-    with FrameReader(path, info) as reader:
+    with FrameReader(path) as reader:
         try:
             frames = reader.frames(None if is_first else segment.start_pts)
             for number, (pts, frame) in enumerate(frames):
@@ -112,7 +115,7 @@ def score_segment(path: str | Path, info: VideoInfo, segment: Segment) -> Segmen
                 if number > 0 or is_first:
                     pts_found.append(pts)
                     scores.append(score)
-                    end_pts = pts + (frame.duration or reader.step)
+                    end_pts = pts + (frame.duration or step)
                 if not is_last and pts >= segment.end_pts:
                     break
         except MemoryError:

@@ -17,10 +17,12 @@ from processors.frames import (
     KeyframeSampler,
     Sampler,
     encode_jpeg,
-    to_bgr,
     to_luma,
     to_model_size,
 )
+from processors.media.pixels import BgrConverter
+
+to_bgr = BgrConverter()
 
 
 def taken(sampler: Sampler, offsets: Sequence[int], keys: Sequence[int] = ()) -> list[int]:

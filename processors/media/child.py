@@ -24,7 +24,7 @@ import cv2
 import numpy  # noqa: F401  imported before the limits are set, like the two above
 
 from processors.errors import MediaError
-from processors.media import scoring  # noqa: F401  brings what decoding needs besides
+from processors.media import pixels, scoring  # noqa: F401  what decoding needs besides
 from processors.media.container import limit_pixels
 from processors.media.messages import Answer, Task
 

@@ -6,6 +6,7 @@ has put or found on this disk; and it is meant to run inside `processors.media.s
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -120,6 +121,24 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     context.thread_type = "NONE"
     context.thread_count = 1
     return stream
+
+
+def time_base_of(stream: VideoStream) -> Fraction:
+    """The stream's unit of time, seconds."""
+    return Fraction(stream.time_base or Fraction(1, 1000))
+
+
+def reported_rate(stream: VideoStream) -> Fraction:
+    """The rate that OpenCV reports: libav's average, else what the unit of time amounts to.
+
+    Not libav's guess, which for uneven frames is the rate of the finest clock tick.
+    """
+    return Fraction(stream.average_rate or 1 / time_base_of(stream))
+
+
+def frame_step(fps: Fraction, time_base: Fraction) -> int:
+    """Length of a frame that states none, in units of the time base."""
+    return max(1, round(1 / (fps * time_base)))
 
 
 def times_by_dts(stream: VideoStream) -> bool:

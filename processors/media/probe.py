@@ -20,7 +20,15 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from processors.errors import MediaError
-from processors.media.container import open_container, times_by_dts, video_stream
+from processors.media.container import (
+    frame_step,
+    open_container,
+    reported_rate,
+    time_base_of,
+    times_by_dts,
+    video_stream,
+)
+from processors.media.pixels import frame_rotation
 from processors.media.truncation import truncation
 from schemas.reasons import MediaReason
 
@@ -100,9 +108,9 @@ def _describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
         raise MediaError(MediaReason.NO_FRAMES, "the video stream holds no frame", stage="probe")
     # A seek in AVI goes to a place in the file; what is shown there is known without B-frames only.
     cuttable = packets.trusted and not (times_by_dts(stream) and stream.codec_context.has_b_frames)
-    time_base = Fraction(stream.time_base or Fraction(1, 1000))
+    time_base = time_base_of(stream)
     average = _average_fps(stream, packets, time_base)
-    step = max(1, round(1 / (average * time_base)))
+    step = frame_step(average, time_base)
     start = packets.first_pts if packets.first_pts is not None else 0
     end = max(packets.end(step), start + 1)
     return VideoInfo(
@@ -112,7 +120,7 @@ def _describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
         height=stream.codec_context.height,
         rotation=rotation or 0,
         fps=average,
-        nominal_fps=_nominal_fps(stream, time_base),
+        nominal_fps=ntsc_fraction(float(reported_rate(stream))),
         time_base=time_base,
         clock_start=stream.start_time,
         start_pts=start,
@@ -198,10 +206,7 @@ def _rotation_of(packet: Packet[VideoStream]) -> int | None:
         raise
     except av.error.FFmpegError:
         return None
-    if not frames:
-        return None
-    quarter_turns = round(-frames[0].rotation / 90)
-    return quarter_turns * 90 % 360
+    return frame_rotation(frames[0]) if frames else None
 
 
 def _average_fps(stream: VideoStream, packets: _Packets, time_base: Fraction) -> Fraction:
@@ -210,11 +215,6 @@ def _average_fps(stream: VideoStream, packets: _Packets, time_base: Fraction) ->
     if packets.span and packets.count > 1:
         return (packets.count - 1) / (packets.span * time_base)
     return Fraction(25)
-
-
-def _nominal_fps(stream: VideoStream, time_base: Fraction) -> Fraction:
-    """The rate as PySceneDetect takes it from OpenCV: libav's average, else its unit of time."""
-    return ntsc_fraction(float(stream.average_rate or 1 / time_base))
 
 
 def ntsc_fraction(fps: float) -> Fraction:

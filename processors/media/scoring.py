@@ -1,26 +1,18 @@
 """How much each frame of a stretch of video differs from the one before: ContentDetector's score.
 
-Decodes, and so runs in the sandbox. It knows nothing of cuts; those are `processors.scenes`.
+It knows nothing of cuts; those are `processors.scenes`. Pixels come from
+`processors.media.pixels`.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-Image = npt.NDArray[np.uint8]
+from processors.media.pixels import Image
 
 _EFFECTIVE_SIZE = 256
 """PySceneDetect shrinks frames until their longer side has this many pixels."""
-_ROTATIONS = {
-    90: cv2.ROTATE_90_CLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
-}
-_BT709 = 1
 
 
 def analysis_size(width: int, height: int) -> tuple[int, int]:
@@ -30,42 +22,6 @@ def analysis_size(width: int, height: int) -> tuple[int, int]:
         return width, height
     factor = longer / float(_EFFECTIVE_SIZE)
     return max(1, round(width / factor)), max(1, round(height / factor))
-
-
-class BgrConverter:
-    """Decoded frames as BGR, pixel for pixel as OpenCV's VideoCapture gives them.
-
-    OpenCV honours a BT.709 tag, which libswscale does not without being told, and turns the
-    picture as the container says. Frames of another size than the first are scaled to it.
-    """
-
-    def __init__(self, rotation: int) -> None:
-        self._reformatter = VideoReformatter()
-        self._turn = _ROTATIONS.get(rotation)
-        self._size: tuple[int, int] | None = None
-
-    def __call__(self, frame: VideoFrame) -> Image:
-        """uint8 [height, width, 3]; a view that is valid until the frame is gone."""
-        if self._size is None:
-            self._size = (frame.width, frame.height)
-        bgr = self._reformatter.reformat(
-            frame,
-            width=self._size[0],
-            height=self._size[1],
-            format="bgr24",
-            src_colorspace=Colorspace.ITU709 if frame.colorspace == _BT709 else None,
-            interpolation=Interpolation.BICUBIC,
-        )
-        plane = bgr.planes[0]
-        image: Image = np.ndarray(
-            (bgr.height, bgr.width, 3),
-            dtype=np.uint8,
-            buffer=memoryview(plane),
-            strides=(plane.line_size, 3, 1),
-        )
-        if self._turn is not None:
-            image = cv2.rotate(image, self._turn)
-        return image
 
 
 class FrameScorer:
