@@ -26,10 +26,7 @@ class S3Reader:
 
     def chunks(self, parts: SplitResult, deadline: Deadline) -> Generator[bytes, None, None]:
         """The object's bytes, in pieces; raises `FetchProblem`."""
-        from botocore.exceptions import (  # type: ignore[import-untyped]
-            BotoCoreError,
-            ClientError,
-        )
+        from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
         bucket, key = self._allowed(parts)
@@ -85,8 +82,8 @@ class S3Reader:
     def _s3(self) -> Any:
         with self._lock:
             if self._client is None:
-                import boto3  # type: ignore[import-untyped]
-                from botocore.config import Config  # type: ignore[import-untyped]
+                import boto3
+                from botocore.config import Config
 
                 self._client = boto3.client(
                     "s3",
