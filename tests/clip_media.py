@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -48,39 +48,6 @@ def panning(frames: int, height: int, width: int, step: int, seed: int = 0) -> I
     wide = texture(height, width + step * frames, seed)
     for index in range(frames):
         yield np.ascontiguousarray(wide[:, index * step : index * step + width])
-
-
-def write_video(
-    path: Path,
-    pictures: Iterable[Picture],
-    *,
-    fps: int | Fraction = 25,
-    codec: str = "libx264",
-    pixel_format: str = "yuv420p",
-    options: dict[str, str] | None = None,
-    colorspace: int | None = None,
-    color_range: int | None = None,
-    rotation: int = 0,
-) -> Path:
-    """Encode RGB pictures; ``options`` are the encoder's, ``rotation`` is clockwise."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
-        stream.pix_fmt = pixel_format
-        if rotation:
-            stream.set_display_rotation(-rotation)
-        for index, picture in enumerate(pictures):
-            if index == 0:
-                stream.height, stream.width = picture.shape[:2]
-                if colorspace is not None:
-                    stream.codec_context.colorspace = colorspace
-                if color_range is not None:
-                    stream.codec_context.color_range = color_range
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            for packet in stream.encode(frame):
-                container.mux(packet)
-        for packet in stream.encode(None):
-            container.mux(packet)
-    return path
 
 
 def all_frames(path: Path) -> list[tuple[int, bytes, bool]]:

@@ -6,9 +6,10 @@ between them are known by construction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -63,28 +64,17 @@ def write_video(
     size: tuple[int, int] = (320, 180),
     fps: int | Fraction = 25,
     codec: str = "libx264",
-    pixel_format: str = "yuv420p",
     gop: int = 12,
     b_frames: int = 0,
     open_gop: bool = False,
-    pts: Sequence[int] | None = None,
-    time_base: Fraction | None = None,
-    rotation: int = 0,
     motion: int = 2,
-    audio: bool = False,
     options: dict[str, str] | None = None,
-    container_options: dict[str, str] | None = None,
-    colorspace: int | None = None,
-    color_range: int | None = None,
+    **others: Any,
 ) -> Path:
-    """Encode `pictures` into ``path``; its suffix says which container. Returns ``path``.
+    """`encode` the `pictures` of some shots; ``others`` are its further arguments.
 
-    ``pts``, in units of ``time_base``, are the frames' times where the rate varies.
-    ``rotation`` is what a player turns the picture by, in degrees clockwise.
     Keyframes are ``gop`` frames apart, and at no other place.
     """
-    rate = Fraction(fps)
-    unit = time_base or 1 / rate
     encoder_options = {"g": str(gop), "bf": str(b_frames)}
     if codec == "libx264":
         encoder_options |= {
@@ -92,9 +82,42 @@ def write_video(
             "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}"
             f":b-adapt=0:open-gop={int(open_gop)}",
         }
+    return encode(
+        path,
+        pictures(shots, size=size, motion=motion),
+        fps=fps,
+        codec=codec,
+        options=encoder_options | (options or {}),
+        **others,
+    )
+
+
+def encode(
+    path: Path,
+    pictures: Iterable[npt.NDArray[np.uint8]],
+    *,
+    fps: int | Fraction = 25,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    pts: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    rotation: int = 0,
+    audio: bool = False,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    colorspace: int | None = None,
+    color_range: int | None = None,
+) -> Path:
+    """Encode RGB pictures into ``path``; its suffix says which container. Returns ``path``.
+
+    ``pts``, in units of ``time_base``, are the frames' times where the rate varies.
+    ``rotation`` is what a player turns the picture by, in degrees clockwise. ``options`` are the
+    encoder's.
+    """
+    rate = Fraction(fps)
+    unit = time_base or 1 / rate
     with av.open(str(path), "w", container_options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=rate, options=encoder_options | (options or {}))
-        stream.width, stream.height = size
+        stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
         stream.pix_fmt = pixel_format
         stream.codec_context.time_base = unit
         stream.time_base = unit
@@ -106,7 +129,9 @@ def write_video(
             stream.set_display_rotation(-rotation)
         sound = container.add_stream("aac", rate=44100) if audio else None
         number = -1
-        for number, picture in enumerate(pictures(shots, size=size, motion=motion)):
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number if pts is None else pts[number]
             frame.time_base = unit

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from clip_media import clip, panning, texture, write_video
-from media import SAMPLES, sample
+from clip_media import clip, panning, texture
+from media import SAMPLES, encode, sample
 
 from processors.chain import ClipResult, EnrichmentChain, duration_rejected
 from processors.errors import DependencyFault, StageStartError
@@ -54,12 +54,12 @@ def settings(folder: Path) -> Settings:
 
 @pytest.fixture(scope="module")
 def moving(folder: Path) -> Path:
-    return write_video(folder / "moving.mp4", panning(60, 96, 128, 2), options={"g": "20"})
+    return encode(folder / "moving.mp4", panning(60, 96, 128, 2), options={"g": "20"})
 
 
 @pytest.fixture(scope="module")
 def still(folder: Path) -> Path:
-    return write_video(folder / "still.mp4", [texture(96, 128)] * 60, options={"g": "20"})
+    return encode(folder / "still.mp4", [texture(96, 128)] * 60, options={"g": "20"})
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_a_recipe_without_frame_storage_still_measures_quality(
 
 
 def test_quality_rejects_only_where_the_recipe_says_so(settings: Settings, folder: Path) -> None:
-    black = write_video(folder / "black.mp4", [np.zeros((64, 96, 3), np.uint8)] * 30)
+    black = encode(folder / "black.mp4", [np.zeros((64, 96, 3), np.uint8)] * 30)
     wanted = recipe("cliplake_frame_quality_filter: {max_black_fraction: 0.5}")
     (result,) = run(settings, wanted, clip(black, 0, 30, wanted))
     assert result.enriched["reject_reason"] == "low_quality"
@@ -252,7 +252,7 @@ def test_a_clip_that_cannot_be_decoded_fails_alone(laptop: EnrichmentChain, movi
 def test_a_video_that_is_gone_fails_its_clips_and_no_others(
     laptop: EnrichmentChain, folder: Path, moving: Path
 ) -> None:
-    gone = write_video(folder / "gone.mp4", panning(20, 64, 96, 1))
+    gone = encode(folder / "gone.mp4", panning(20, 64, 96, 1))
     rows = [clip(gone, 0, 20, LAPTOP), clip(moving, 0, 60, LAPTOP)]
     gone.unlink()
     first, second = laptop.run(rows)
@@ -264,9 +264,9 @@ def test_a_video_that_is_gone_fails_its_clips_and_no_others(
 def test_a_video_that_changed_since_the_split_is_not_judged(
     laptop: EnrichmentChain, folder: Path
 ) -> None:
-    path = write_video(folder / "changing.mp4", panning(20, 64, 96, 1))
+    path = encode(folder / "changing.mp4", panning(20, 64, 96, 1))
     row = clip(path, 0, 20, LAPTOP)
-    write_video(path, panning(20, 64, 96, 2))
+    encode(path, panning(20, 64, 96, 2))
     (result,) = laptop.run([row])
     assert result.failure is not None
     assert result.failure["reason"] == "source_changed"
@@ -312,7 +312,7 @@ def test_a_clip_that_a_stage_cannot_score_fails_alone(
 
 
 def test_a_clip_outside_the_duration_filter_is_rejected_without_decoding(folder: Path) -> None:
-    path = write_video(folder / "short.mp4", panning(20, 64, 96, 1))
+    path = encode(folder / "short.mp4", panning(20, 64, 96, 1))
     row = clip(path, 0, 20, LAPTOP)
     assert not row["duration_ok"]
     result = duration_rejected(row, LAPTOP)

@@ -6,18 +6,23 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
-from clip_media import PoisonedSandbox, all_frames, panning, span, texture, write_video
+from clip_media import PoisonedSandbox, all_frames, panning, span, texture
+from media import encode, write_video
 
 from processors.clip_decoder import ClipDecoder, work_seconds
 from processors.clip_pass import DecodedClip, DecodePlan
 from processors.errors import DependencyFault, MediaError
 from processors.frames import MAX_KEYFRAMES, FrameRequest, FrameSampling
+from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
 from processors.motion import MotionParameters
+from processors.split import split_video
 from schemas.reasons import MediaReason
+from schemas.recipe import SplitByScene
 from schemas.settings import DecodeSettings
 
 KEYFRAMES = FrameSampling("all_keyframes")
@@ -34,7 +39,7 @@ PLAN = DecodePlan(
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("decoder") / "video.mp4"
-    return write_video(path, panning(100, 96, 128, 1), options={"g": "10", "bf": "2"})
+    return encode(path, panning(100, 96, 128, 1), options={"g": "10", "bf": "2"})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +116,7 @@ def test_where_every_frame_is_a_keyframe_the_number_kept_is_bounded(
     tmp_path: Path, decoder: ClipDecoder
 ) -> None:
     pictures = [texture(48, 64, seed=n % 7) for n in range(2 * MAX_KEYFRAMES + 40)]
-    path = write_video(tmp_path / "intra.mov", pictures, codec="mjpeg", pixel_format="yuvj420p")
+    path = encode(tmp_path / "intra.mov", pictures, codec="mjpeg", pixel_format="yuvj420p")
     clip = decoded(*decoder.decode(str(path), [span(path, 0, len(pictures))]))
     assert MAX_KEYFRAMES / 2 <= len(clip.jpegs) <= MAX_KEYFRAMES
     assert clip.frame_times_s[0] == 0
@@ -119,7 +124,7 @@ def test_where_every_frame_is_a_keyframe_the_number_kept_is_bounded(
 
 
 def test_a_clip_without_frames_costs_itself_only(tmp_path: Path, decoder: ClipDecoder) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(30, 64, 96, 1), options={"g": "10"})
+    path = encode(tmp_path / "v.mp4", panning(30, 64, 96, 1), options={"g": "10"})
     good = span(path, 0, 10)
     empty = replace(good, start_pts=good.end_pts * 50, end_pts=good.end_pts * 51, start_s=20.0)
     first, second, third = decoder.decode(str(path), [good, empty, span(path, 20, 30)])
@@ -134,7 +139,7 @@ def test_a_clip_without_frames_costs_itself_only(tmp_path: Path, decoder: ClipDe
 def test_damaged_packets_cost_no_more_than_their_frames(
     tmp_path: Path, decoder: ClipDecoder
 ) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(60, 96, 128, 1), options={"g": "10", "bf": "0"})
+    path = encode(tmp_path / "v.mp4", panning(60, 96, 128, 1), options={"g": "10", "bf": "0"})
     spans = [span(path, start, start + 20) for start in (0, 20, 40)]
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 8
@@ -181,7 +186,7 @@ def test_larger_pictures_and_closer_sampling_get_more_time(video: Path) -> None:
 
 
 def test_a_clip_that_takes_too_much_memory_is_said_to(tmp_path: Path) -> None:
-    path = write_video(
+    path = encode(
         tmp_path / "large.mp4",
         [texture(64, 64).repeat(56, 0).repeat(72, 1)] * 3,
         options={"preset": "ultrafast"},
@@ -194,9 +199,7 @@ def test_a_clip_that_takes_too_much_memory_is_said_to(tmp_path: Path) -> None:
 
 
 def test_a_clip_that_takes_too_long_is_said_to(tmp_path: Path) -> None:
-    path = write_video(
-        tmp_path / "long.mp4", [texture(720, 960)] * 120, options={"preset": "ultrafast"}
-    )
+    path = encode(tmp_path / "long.mp4", [texture(720, 960)] * 120, options={"preset": "ultrafast"})
     limits = DecodeSettings(deadline_base_s=0.3, deadline_per_video_second_s=0.01)
     plan = DecodePlan(KEYFRAMES, motion=MotionParameters(sampling_fps=25))
     with Sandbox(limits) as sandbox:
@@ -205,8 +208,28 @@ def test_a_clip_that_takes_too_long_is_said_to(tmp_path: Path) -> None:
     assert result.reason is MediaReason.DECODER_TIMEOUT
 
 
+@pytest.mark.parametrize("tag", [8, 10, 14])
+def test_an_unusual_colour_tag_changes_neither_cuts_nor_clips(
+    tmp_path: Path, tag: int, decoder: ClipDecoder
+) -> None:
+    found = []
+    for name, colorspace in (("plain.mp4", None), ("tagged.mp4", tag)):
+        path = write_video(tmp_path / name, (30, 30), colorspace=colorspace)
+        settings = DecodeSettings()
+        with Sandbox(settings) as sandbox:
+            info = sandbox.run(probe, path, deadline_s=60)
+            scenes = split_video(path, info, SplitByScene(), settings, sandbox)
+        spans = [span(path, scene.start_frame, scene.end_frame) for scene in scenes]
+        clips = [decoded(result) for result in decoder.decode(str(path), spans)]
+        found.append((scenes, [(clip.jpegs, clip.motion_score) for clip in clips]))
+    with av.open(str(path)) as container:
+        assert int(next(container.decode(video=0)).colorspace) == tag
+    assert len(found[0][0]) == 2
+    assert found[0] == found[1]
+
+
 def test_a_file_that_is_no_video_fails_every_clip(tmp_path: Path, decoder: ClipDecoder) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(20, 64, 96, 1))
+    path = encode(tmp_path / "v.mp4", panning(20, 64, 96, 1))
     spans = [span(path, 0, 10), span(path, 10, 20)]
     assert len(all_frames(path)) == 20
     path.write_bytes(b"no video at all" * 100)

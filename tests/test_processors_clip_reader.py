@@ -9,14 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
-import media
 import pytest
-from clip_media import all_frames, panning, span, write_video
-from media import sample
+from clip_media import all_frames, panning, span
+from media import cut_frames, encode, sample, write_video
 
 from processors.clip_reader import ClipReader, ClipSpan
 from processors.errors import MediaError
+from processors.media.probe import probe
+from processors.scenes import detect_scenes
+from processors.split import join_scores, plan_segments, score_segment
 from schemas.reasons import MediaReason
+from schemas.recipe import SplitByScene
 
 KINDS = {
     "plain.mp4": ("libx264", {"g": "12"}),
@@ -40,7 +43,7 @@ def video(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     codec, options = KINDS[request.param]
     path = tmp_path_factory.mktemp("reader") / request.param
     pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    return write_video(
+    return encode(
         path, panning(FRAMES, 64, 96, 2), codec=codec, options=options, pixel_format=pixel_format
     )
 
@@ -82,7 +85,7 @@ def test_ranges_with_gaps_after_the_keyframes_were_located(video: Path) -> None:
 
 def test_ranges_of_uneven_frames_that_begin_late(tmp_path: Path) -> None:
     times = [7000 + 40 * n + 17 * (n % 3) + 900 * (n // 20) for n in range(60)]
-    path = media.write_video(
+    path = write_video(
         tmp_path / "uneven.mkv", [60], pts=times, time_base=Fraction(1, 1000), b_frames=2
     )
     frames = all_frames(path)
@@ -90,6 +93,23 @@ def test_ranges_of_uneven_frames_that_begin_late(tmp_path: Path) -> None:
     with ClipReader(str(path)) as reader:
         for start, end in ((25, 40), (40, 60), (3, 21)):
             assert read(reader, span(path, start, end)) == frames[start:end]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_scenes_of_an_avi_with_b_frames_are_found_again(tmp_path: Path, codec: str) -> None:
+    shots = (31, 22, 40, 17, 30)
+    path = write_video(tmp_path / "reordered.avi", shots, codec=codec, b_frames=2)
+    info = probe(path)
+    scores = join_scores([score_segment(path, info, s) for s in plan_segments(info, 1e9)])
+    scenes = detect_scenes(scores.pts, scores.scores, info, SplitByScene(), end_pts=scores.end_pts)
+    assert [(scene.start_frame, scene.end_frame) for scene in scenes] == cut_frames(shots)
+    frames = [planes for _, planes, _ in all_frames(path)]
+    for order in (scenes, scenes[::-1]):
+        with ClipReader(str(path)) as reader:
+            for scene in order:
+                wanted = ClipSpan(scene.start_pts, scene.end_pts, info.time_base, 0, None, 0, 0)
+                found = [planes for _, planes, _ in read(reader, wanted)]
+                assert found == frames[scene.start_frame : scene.end_frame]
 
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4"])
@@ -102,7 +122,7 @@ def test_ranges_of_real_videos(name: str) -> None:
 
 
 def test_locating_finds_the_keyframe_that_decoding_needs(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(50, 64, 96, 1), options={"g": "10", "bf": "0"})
+    path = encode(tmp_path / "v.mp4", panning(50, 64, 96, 1), options={"g": "10", "bf": "0"})
     frames = all_frames(path)
     keys = [pts for pts, _, key in frames if key]
     assert len(keys) == 5
@@ -113,7 +133,7 @@ def test_locating_finds_the_keyframe_that_decoding_needs(tmp_path: Path) -> None
 
 
 def test_what_has_to_be_read_before_a_clip_counts_from_its_keyframe(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(50, 64, 96, 1), options={"g": "10", "bf": "0"})
+    path = encode(tmp_path / "v.mp4", panning(50, 64, 96, 1), options={"g": "10", "bf": "0"})
     wanted = span(path, 35, 40)
     assert wanted.length_s == pytest.approx(5 / 25)
     assert wanted.lead_s == pytest.approx(35 / 25)
@@ -123,7 +143,7 @@ def test_what_has_to_be_read_before_a_clip_counts_from_its_keyframe(tmp_path: Pa
 
 
 def test_a_range_beyond_the_end_has_no_frames(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(10, 64, 96, 1))
+    path = encode(tmp_path / "v.mp4", panning(10, 64, 96, 1))
     whole = span(path, 0, 10)
     beyond = replace(whole, start_pts=whole.end_pts + 100_000, end_pts=whole.end_pts + 200_000)
     with ClipReader(str(path)) as reader:
@@ -132,7 +152,7 @@ def test_a_range_beyond_the_end_has_no_frames(tmp_path: Path) -> None:
 
 
 def test_a_clip_cut_on_another_clock_is_refused(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(10, 64, 96, 1))
+    path = encode(tmp_path / "v.mp4", panning(10, 64, 96, 1))
     wrong = replace(span(path, 0, 10), time_base=Fraction(1, 7))
     with ClipReader(str(path)) as reader, pytest.raises(MediaError, match="units of") as caught:
         read(reader, wrong)
@@ -150,7 +170,7 @@ def test_a_clip_cut_on_another_clock_is_refused(tmp_path: Path) -> None:
 def test_behind_a_damaged_keyframe_decoding_begins_at_the_one_before(
     tmp_path: Path, codec: str, options: dict[str, str]
 ) -> None:
-    path = write_video(tmp_path / "v.mp4", panning(40, 64, 96, 1), codec=codec, options=options)
+    path = encode(tmp_path / "v.mp4", panning(40, 64, 96, 1), codec=codec, options=options)
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     key = [index for index, packet in enumerate(packets) if packet.is_keyframe][2]

@@ -10,7 +10,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clip_media import texture, write_video
+from clip_media import texture
+from media import encode
 
 from processors.frames import (
     FrameSampling,
@@ -115,7 +116,7 @@ def first_frame(path: Path) -> av.VideoFrame:
 def test_pixels_are_opencvs_whatever_the_colour_tags(
     tmp_path: Path, colorspace: int, color_range: int, pixel_format: str
 ) -> None:
-    path = write_video(
+    path = encode(
         tmp_path / "tagged.mp4",
         [texture(90, 160)] * 3,
         pixel_format=pixel_format,
@@ -129,14 +130,21 @@ def test_pixels_are_opencvs_whatever_the_colour_tags(
 
 def test_colours_come_back_as_they_were_encoded(tmp_path: Path) -> None:
     picture = np.full((64, 64, 3), (200, 60, 30), dtype=np.uint8)
-    untagged = write_video(tmp_path / "orange.mp4", [picture] * 3)
+    untagged = encode(tmp_path / "orange.mp4", [picture] * 3)
     bgr = to_bgr(first_frame(untagged))
     assert np.abs(bgr[..., ::-1].astype(int) - picture).max() <= 4
 
 
+def test_raw_pictures_with_padded_rows_are_opencvs(tmp_path: Path) -> None:
+    path = encode(
+        tmp_path / "raw.avi", [texture(47, 63)] * 2, codec="rawvideo", pixel_format="bgr24"
+    )
+    assert np.array_equal(to_bgr(first_frame(path)), opencv_first(path))
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_pictures_are_upright(tmp_path: Path, degrees: int) -> None:
-    path = write_video(tmp_path / "turned.mp4", [texture(90, 160)] * 3, rotation=degrees)
+    path = encode(tmp_path / "turned.mp4", [texture(90, 160)] * 3, rotation=degrees)
     bgr = to_bgr(first_frame(path))
     assert np.array_equal(bgr, opencv_first(path))
     assert bgr.shape[:2] == ((90, 160) if degrees == 180 else (160, 90))

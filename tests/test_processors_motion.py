@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
-from clip_media import (
-    all_frames,
-    cut_losslessly,
-    panning,
-    span,
-    texture,
-    write_video,
-)
-from media import sample
+from clip_media import all_frames, cut_losslessly, panning, span, texture
+from media import encode, sample, write_video
 
 from processors.clip_pass import DecodePlan, decode_clips
+from processors.clip_reader import ClipReader
 from processors.errors import MediaError
 from processors.frames import FrameSampling
+from processors.media.pixels import BgrConverter
+from processors.media.reader import FrameReader
 from processors.motion import MotionMeter, MotionParameters, resized, sampling_step
 
 
@@ -93,13 +91,13 @@ def test_a_virtual_clip_scores_as_datajuicer_scores_its_file(
 def test_any_sampling_rate_scores_as_datajuicer_does(
     tmp_path: Path, fps: int, sampling_fps: float
 ) -> None:
-    path = write_video(tmp_path / "pan.mp4", panning(25, 96, 128, 2), fps=fps)
+    path = encode(tmp_path / "pan.mp4", panning(25, 96, 128, 2), fps=fps)
     ours = our_score(path, 0, 25, MotionParameters(sampling_fps=sampling_fps))
     assert ours == pytest.approx(datajuicer_score(path, sampling_fps), abs=1e-9)
 
 
 def test_relative_scores_are_shares_of_the_diagonal(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "pan.mp4", panning(30, 96, 128, 2))
+    path = encode(tmp_path / "pan.mp4", panning(30, 96, 128, 2))
     ours = our_score(path, 0, 30, MotionParameters(relative=True))
     assert ours == pytest.approx(datajuicer_score(path, relative=True), abs=1e-9)
     assert ours == pytest.approx(our_score(path, 0, 30) / np.hypot(96, 128))
@@ -166,8 +164,23 @@ def test_a_stream_that_changes_its_size_is_measured_on_the_first_ones() -> None:
     assert metered(pictures, fps=2) < 2
 
 
+def test_uneven_frames_are_sampled_at_the_rate_that_opencv_reports(tmp_path: Path) -> None:
+    steps = np.random.default_rng(7).choice([1, 2001], 89)
+    path = write_video(
+        tmp_path / "uneven.mp4", (90,), pts=[0, *np.cumsum(steps)], time_base=Fraction(1, 90000)
+    )
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].guessed_rate == 90000
+    reported = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
+    assert reported < 100
+    with ClipReader(str(path)) as reader:
+        assert reader.fps == reported
+    pictures = [BgrConverter()(frame).copy() for _, frame in FrameReader(path).frames()]
+    assert our_score(path, 0, 90) == metered(pictures, fps=reported)
+
+
 def test_a_rotated_video_scores_as_opencv_sees_it(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "turned.mp4", panning(30, 96, 128, 2), rotation=90)
+    path = encode(tmp_path / "turned.mp4", panning(30, 96, 128, 2), rotation=90)
     assert our_score(path, 0, len(all_frames(path))) == pytest.approx(
         datajuicer_score(path), abs=1e-9
     )
