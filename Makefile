@@ -1,5 +1,5 @@
 # Verbs of this checkout; `make help` lists them. What they make is in .venv, .venv-flink, .cache
-# and .cliplake, and `make clean` removes it. pip's and Maven's own settings are honoured.
+# and .cliplake/demo, and `make clean` removes it. pip's and Maven's own settings are honoured.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Your own videos for the demo: make demo VIDEOS='/my/videos/*.mp4'
@@ -36,9 +36,9 @@ lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-clean: ## remove environments, downloads and local state
+clean: ## remove environments, downloads and the demo's state; a lake of yours stays
 	@if [ -x $(BIN)/cliplake ] && [ -e .cliplake/stack.json ]; then $(BIN)/cliplake down; fi
-	@rm -rf .venv .venv-flink .cache .cliplake *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv .venv-flink .cache .cliplake/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/checked: deploy/local/check.sh
