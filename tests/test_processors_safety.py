@@ -10,7 +10,8 @@ import pytest
 from media import sample
 
 from processors.errors import MediaError, StageStartError
-from processors.frames import to_bgr, to_model_size
+from processors.frames import to_model_size
+from processors.media.pixels import BgrConverter
 from processors.safety import FRAMES_COLUMN, MODEL_FILE, OpenNsfwStage, reduce_scores
 from schemas.reasons import MediaReason
 from schemas.recipe import NsfwFilter
@@ -32,7 +33,7 @@ def frames() -> dict[str, np.ndarray]:
     found = {}
     for name in REFERENCE:
         with av.open(str(sample(name))) as container:
-            picture = to_bgr(next(container.decode(video=0)))
+            picture = BgrConverter()(next(container.decode(video=0)))
         found[name] = to_model_size(picture, 256, 256)
     return found
 
