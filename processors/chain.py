@@ -26,8 +26,9 @@ from processors.planning import decode_plan, find, stages_of
 from processors.quality import aggregate
 from processors.results import ClipResult, duration_rejected, failed, passed, rejected
 from processors.stage import ModelIdentity, Sample, Stage
+from schemas.operators import MotionScoreFilter, NsfwFilter
 from schemas.reasons import MediaReason, RejectReason
-from schemas.recipe import MotionScoreFilter, NsfwFilter, Recipe
+from schemas.recipe import Recipe
 from schemas.settings import Settings
 
 __all__ = ["ClipResult", "EnrichmentChain", "StageDescription", "duration_rejected"]

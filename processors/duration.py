@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from schemas.reasons import RejectReason
 
 if TYPE_CHECKING:
-    from schemas.recipe import DurationFilter
+    from schemas.operators import DurationFilter
 
 
 def duration_verdict(duration_s: float, duration: DurationFilter) -> RejectReason | None:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.reasons import RejectReason
-from schemas.recipe import (
+from schemas.operators import (
     AestheticsFilter,
     FrameQualityFilter,
     MotionScoreFilter,
     NsfwFilter,
     Operator,
-    Recipe,
 )
+from schemas.reasons import RejectReason
+from schemas.recipe import Recipe
 
 
 @dataclass(frozen=True)

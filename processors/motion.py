@@ -19,7 +19,7 @@ from processors.frames import to_luma
 
 if TYPE_CHECKING:
     # Not at run time: the decoder's child process would load all that recipes need.
-    from schemas.recipe import MotionScoreFilter
+    from schemas.operators import MotionScoreFilter
 
 MODEL_NAME = "farneback"
 NO_PAIR_SCORE = -1.0

@@ -14,14 +14,14 @@ from processors.frames import FrameSampling
 from processors.motion import MotionParameters
 from processors.safety import OpenNsfwStage
 from processors.stage import Stage
-from schemas.recipe import (
+from schemas.operators import (
     ExtractFrames,
     FrameQualityFilter,
     MotionScoreFilter,
     NsfwFilter,
     Operator,
-    Recipe,
 )
+from schemas.recipe import Recipe
 from schemas.settings import Settings
 
 _MEASURED_IN_DECODING = (ExtractFrames, MotionScoreFilter, FrameQualityFilter)

@@ -1,7 +1,7 @@
 """How good a frame is as a picture: sharpness, brightness, black and overexposed shares.
 
 Measured on the luma of the full-size frame. Recorded for every clip; whether it rejects one is
-up to the recipe (`schemas.recipe.FrameQualityFilter`).
+up to the recipe (`schemas.operators.FrameQualityFilter`).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from processors.errors import MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling
 from processors.stage import ModelIdentity, Sample, Stage
+from schemas.operators import NsfwFilter, Reduce
 from schemas.reasons import MediaReason
-from schemas.recipe import NsfwFilter, Reduce
 
 MODEL_NAME = "open_nsfw"
 MODEL_FILE = Path("open_nsfw") / "open-nsfw.onnx"

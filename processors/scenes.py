@@ -16,7 +16,7 @@ from processors.media.probe import VideoInfo
 from schemas.reasons import MediaReason
 
 if TYPE_CHECKING:
-    from schemas.recipe import SplitByScene
+    from schemas.operators import SplitByScene
 
 _MICROSECONDS = 1_000_000
 

@@ -31,7 +31,8 @@ from schemas.tables import KAFKA_COLUMN_NAMES
 if TYPE_CHECKING:
     # Only for types: the child process starts without pydantic.
     from processors.media.sandbox import Sandbox
-    from schemas.recipe import Recipe, SplitByScene
+    from schemas.operators import SplitByScene
+    from schemas.recipe import Recipe
     from schemas.settings import DecodeSettings
 
 _MAX_FRAME_S = 1.0

@@ -21,8 +21,8 @@ from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
 from processors.motion import MotionParameters
 from processors.split import split_video
+from schemas.operators import SplitByScene
 from schemas.reasons import MediaReason
-from schemas.recipe import SplitByScene
 from schemas.settings import DecodeSettings
 
 KEYFRAMES = FrameSampling("all_keyframes")

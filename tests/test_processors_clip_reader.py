@@ -18,8 +18,8 @@ from processors.errors import MediaError
 from processors.media.probe import probe
 from processors.scenes import detect_scenes
 from processors.split import join_scores, plan_segments, score_segment
+from schemas.operators import SplitByScene
 from schemas.reasons import MediaReason
-from schemas.recipe import SplitByScene
 
 KINDS = {
     "plain.mp4": ("libx264", {"g": "12"}),

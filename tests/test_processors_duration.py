@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from processors.duration import duration_verdict
+from schemas.operators import DurationFilter
 from schemas.reasons import RejectReason
-from schemas.recipe import DurationFilter
 
 
 @pytest.mark.parametrize(

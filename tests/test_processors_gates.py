@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from processors.gates import gate_of, gates_of
-from schemas.reasons import RejectReason
-from schemas.recipe import (
+from schemas.operators import (
     AestheticsFilter,
     ExtractFrames,
     FrameQualityFilter,
     MotionScoreFilter,
     NsfwFilter,
     Operator,
-    load_recipe,
 )
+from schemas.reasons import RejectReason
+from schemas.recipe import load_recipe
 from schemas.settings import CHECKOUT
 
 QUALITY = {"sharpness": 50.0, "black_fraction": 0.2, "overexposed_fraction": 0.1}

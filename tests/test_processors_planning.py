@@ -9,7 +9,8 @@ from processors.frames import FrameSampling
 from processors.motion import MotionParameters
 from processors.planning import decode_plan, stages_of
 from processors.safety import FRAMES_COLUMN
-from schemas.recipe import OPERATORS, Recipe, parse_recipe
+from schemas.operators import OPERATORS
+from schemas.recipe import Recipe, parse_recipe
 from schemas.settings import load_settings
 
 SETTINGS = load_settings()

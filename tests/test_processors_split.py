@@ -24,8 +24,9 @@ from processors.split import (
     segment_seconds,
     split_video,
 )
+from schemas.operators import SplitByScene
 from schemas.reasons import MediaReason
-from schemas.recipe import SplitByScene, parse_recipe
+from schemas.recipe import parse_recipe
 from schemas.settings import DecodeSettings
 from schemas.tables import CLIPS
 from tests.media import cut_frames, sample, write_video

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from schemas.problems import ConfigError
-from schemas.recipe import (
+from schemas.operators import (
     OPERATORS,
     AestheticsFilter,
     CaptionFromVideo,
     MotionScoreFilter,
     NsfwFilter,
-    load_recipe,
-    parse_recipe,
 )
+from schemas.problems import ConfigError
+from schemas.recipe import load_recipe, parse_recipe
 from schemas.settings import CHECKOUT
 
 SPLIT = "process:\n  - video_split_by_scene_mapper\n"
