@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import groupby
+from operator import or_
 from typing import Any
 
 from processors.clip_decoder import ClipDecoder
+from processors.clip_files import MAX_FILE_BYTES, ClipFiles
+from processors.clip_files import STAGE as CUT
 from processors.clip_pass import STAGE as DECODE
 from processors.clip_pass import DecodedClip
 from processors.clip_reader import ClipSpan
@@ -25,9 +30,9 @@ from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
 from processors.quality import aggregate
 from processors.results import ClipResult, duration_rejected, failed, passed, rejected
-from processors.stage import ModelIdentity, Sample, Stage
+from processors.stage import FileRequest, ModelIdentity, Sample, Stage
 from schemas.operators import MotionScoreFilter, NsfwFilter
-from schemas.reasons import MediaReason, RejectReason
+from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
@@ -51,12 +56,15 @@ class _Work:
     """One clip on its way through the chain."""
 
     clip: Mapping[str, Any]
+    media: str | None = None
+    """Path of the video, as long as a stage may want files of the clip."""
+    has_files: bool = False
     decoded: DecodedClip | None = None
     sample: Sample = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     """Columns of ``enriched_clips`` that were measured."""
     error: MediaError | None = None
-    rejected: RejectReason | None = None
+    rejected: str | None = None
     cpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -78,6 +86,8 @@ class EnrichmentChain:
         self._sandbox: Sandbox | None = None
         self._decoder: ClipDecoder | None = None
         self._fetcher: Fetcher | None = None
+        self._files: ClipFiles | None = None
+        """None: no stage opens files."""
 
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
@@ -89,16 +99,25 @@ class EnrichmentChain:
         motion = find(self._recipe, MotionScoreFilter)
         if motion is not None:
             self._models[motion.stage] = ModelIdentity(MOTION_MODEL, motion_revision())
-        self._sandbox = Sandbox(self._settings.decode)
+        wanted = reduce(or_, (s.files() for s in self._stages.values()), FileRequest())
+        self._sandbox = Sandbox(
+            self._settings.decode, max_file_bytes=MAX_FILE_BYTES if wanted else 0
+        )
         plan = decode_plan(self._recipe, list(self._stages.values()))
         self._decoder = ClipDecoder(self._sandbox, plan)
+        if wanted:
+            self._files = ClipFiles(self._sandbox, self._settings.scratch_dir, wanted, plan.frames)
         self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir)
 
     def close(self) -> None:
         """End the decoder's process and let go of the models."""
+        for stage in self._stages.values():
+            stage.close()
+        if self._files is not None:
+            self._files.close()
         if self._sandbox is not None:
             self._sandbox.close()
-        self._sandbox = self._decoder = self._fetcher = None
+        self._sandbox = self._decoder = self._fetcher = self._files = None
         self._stages = {}
 
     def describe(self) -> list[StageDescription]:
@@ -120,8 +139,14 @@ class EnrichmentChain:
         with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
         """
         works = [_Work(clip) for clip in clips]
-        for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
-            self._decode(list(group))
+        # Videos, and files of clips, that have to stay until the stages have run.
+        with ExitStack() as held:
+            for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
+                self._decode(list(group), held)
+            self._run_steps(works, held)
+        return [self._result(work) for work in works]
+
+    def _run_steps(self, works: list[_Work], held: ExitStack) -> None:
         for operator, gate in self._steps:
             # A clip that a gate rejected is not scored further, unless the recipe says so.
             alive = [
@@ -130,14 +155,37 @@ class EnrichmentChain:
                 if work.error is None and (work.rejected is None or self._recipe.score_rejected)
             ]
             stage = self._stages.get(operator.op)
+            if stage is not None:
+                alive = self._with_files(stage, alive, held)
             if stage is not None and alive:
                 self._score(stage, alive)
+                for work in alive:
+                    if work.error is None:
+                        work.rejected = work.rejected or stage.rejects(work.sample)
             if gate is not None:
                 for work in alive:
                     _judge(gate, work)
-        return [self._result(work) for work in works]
 
-    def _decode(self, works: list[_Work]) -> None:
+    def _with_files(self, stage: Stage, works: list[_Work], held: ExitStack) -> list[_Work]:
+        """The clips that have the files which the stage opens; they are written once a clip."""
+        if self._files is None or not stage.files():
+            return works
+        for work in works:
+            if work.has_files or work.media is None:
+                continue
+            cpu, wall = time.thread_time(), time.perf_counter()
+            try:
+                span = ClipSpan.of_row(work.clip)
+                work.sample.update(self._files.write(work.media, span, held))
+                work.has_files = True
+            except MediaError as error:
+                error.stage = error.stage or CUT
+                work.error = error
+            work.cpu_s += time.thread_time() - cpu
+            work.seconds[CUT] = time.perf_counter() - wall
+        return [work for work in works if work.error is None]
+
+    def _decode(self, works: list[_Work], held: ExitStack) -> None:
         """Fetch the video that these clips are of, and decode them."""
         if self._fetcher is None or self._decoder is None:
             raise RuntimeError("setup has not been called")
@@ -145,13 +193,18 @@ class EnrichmentChain:
         cpu, wall = time.thread_time(), time.perf_counter()
         fetch_s = 0.0
         try:
-            with self._fetcher.fetch(
-                clip["uri"], expected_sha256=clip.get("content_sha256")
-            ) as media:
+            with ExitStack() as opened:
+                media = opened.enter_context(
+                    self._fetcher.fetch(clip["uri"], expected_sha256=clip.get("content_sha256"))
+                )
                 fetch_s = time.perf_counter() - wall
                 outcomes = self._decoder.decode(
                     str(media.path), [ClipSpan.of_row(work.clip) for work in works]
                 )
+                if self._files is not None:
+                    for work in works:
+                        work.media = str(media.path)
+                    held.push(opened.pop_all())
         except MediaError as error:
             error.stage = error.stage or FETCH
             for work in works:
@@ -218,6 +271,10 @@ class EnrichmentChain:
         request = stage.frames()
         shares = [len(work.sample[request.column]) if request else 1 for work in works]
         for work, result, share in zip(works, results, shares, strict=True):
+            if isinstance(result, MediaError):
+                result.stage = result.stage or stage.name
+                work.error = result
+                continue
             work.scores.update({column: result[column] for column in stage.outputs()})
             work.sample.update(result)
             work.cpu_s += cpu * share / sum(shares)

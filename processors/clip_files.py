@@ -7,8 +7,13 @@ that a gate has rejected by then costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import os
+import shutil
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +35,9 @@ from schemas.reasons import MediaReason
 STAGE = "cut"
 MAX_FILE_BYTES = 4 * 2**30
 """Of a cut or a picture; a cut of a minute of 1080p takes about a tenth of it."""
-_FOLDER_PREFIX = "clip-"
+_FOLDER_PREFIX = "clips-"
+_STALE_S = 60.0
+"""A folder is locked within this time of its creation; before, it is nobody's leftover."""
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -54,6 +61,13 @@ class ClipFiles:
         self._scratch_dir = scratch_dir
         self._request = request
         self._sampling = sampling
+        self._resources = ExitStack()
+        self._own: Path | None = None
+
+    def close(self) -> None:
+        """Remove what is left."""
+        self._resources.close()
+        self._own = None
 
     def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> Sample:
         """The columns that hold the paths of one clip's files; ``cleanup`` removes them.
@@ -62,21 +76,31 @@ class ClipFiles:
         nothing can be.
         """
         try:
-            self._scratch_dir.mkdir(parents=True, exist_ok=True)
-            folder = cleanup.enter_context(
-                tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=self._scratch_dir)
-            )
+            folder = cleanup.enter_context(tempfile.TemporaryDirectory(dir=self._folder()))
             written = self._run(media, span, folder)
         except (RuntimeError, OSError) as error:
-            raise DependencyFault(f"clips cannot be cut: {error}") from error
+            raise DependencyFault(f"clips cannot be cut in {self._scratch_dir}: {error}") from error
         if written.disk_full is not None:
-            raise DependencyFault(f"clips cannot be cut in {folder}: {written.disk_full}")
+            raise DependencyFault(f"{self._scratch_dir} cannot be written: {written.disk_full}")
         columns: Sample = {}
         if self._request.cut:
             columns[CLIP_FILE] = str(_cut_path(Path(folder)))
         if self._request.frames:
             columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
         return columns
+
+    def _folder(self) -> Path:
+        """A folder of our own, locked, so that it is no leftover of a process that was killed."""
+        if self._own is None:
+            self._scratch_dir.mkdir(parents=True, exist_ok=True)
+            _sweep(self._scratch_dir)
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=self._scratch_dir))
+            self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._resources.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._own = folder
+        return self._own
 
     def _run(self, media: str, span: ClipSpan, folder: str) -> _Written:
         sandbox = self._sandbox
@@ -172,6 +196,18 @@ class _Pictures:
             for dropped in self._names[1::2]:
                 (self._folder / dropped).unlink()
             del self._names[1::2]
+
+
+def _sweep(scratch_dir: Path) -> None:
+    """Remove the folders of processes that are gone: a lock ends with who held it."""
+    for folder in scratch_dir.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError), ExitStack() as stack:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            if time.time() - os.fstat(descriptor).st_mtime < _STALE_S:
+                continue
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 def _cut_path(folder: Path) -> Path:

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from processors.clip_pass import DecodePlan
+from processors.datajuicer.hosts import DataJuicerHost
+from processors.datajuicer.stage import DataJuicerStage
 from processors.errors import StageStartError
 from processors.frames import FrameSampling
 from processors.motion import MotionParameters
 from processors.safety import OpenNsfwStage
 from processors.stage import Stage
 from schemas.operators import (
+    CaptionFromVideo,
+    DataJuicerOperator,
     ExtractFrames,
     FrameQualityFilter,
     MotionScoreFilter,
@@ -43,8 +47,16 @@ def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
     """
     stages: dict[str, Stage] = {}
     missing = []
+    further = [o for o in recipe.operators if isinstance(o, DataJuicerOperator)]
+    # One process for all of them: it takes seconds to start, and hundreds of megabytes.
+    host = DataJuicerHost(settings, [(o.name, o.parameters) for o in further])
+    captioned = False
     for operator in recipe.operators:
+        captioned = captioned or isinstance(operator, CaptionFromVideo)
         if isinstance(operator, _MEASURED_IN_DECODING):
+            continue
+        if isinstance(operator, DataJuicerOperator):
+            stages[operator.op] = DataJuicerStage(operator, host, settings, captioned=captioned)
             continue
         if isinstance(operator, NsfwFilter) and operator.engine == "open_nsfw_onnx":
             stages[operator.op] = OpenNsfwStage(operator, settings.model_dir)

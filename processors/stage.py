@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from processors.errors import MediaError
 from processors.frames import FrameRequest
 
 Sample = dict[str, Any]
 """One clip on its way through the stages, by column."""
+Outcome = Sample | MediaError
+"""What a stage gives for a clip: columns, or why it can give none."""
 
 CLIP_FILE = "clip_file"
 """Column of a sample: path of a video that holds the clip and nothing else."""
@@ -122,10 +125,13 @@ class Stage(ABC):
         return None
 
     @abstractmethod
-    def process(self, batch: Sequence[Sample]) -> list[Sample]:
-        """The outputs of each sample, in order. Any exception means that none was processed."""
+    def process(self, batch: Sequence[Sample]) -> Sequence[Outcome]:
+        """The outputs of each sample, in order. Any exception means that none was processed.
 
-    def run(self, batch: Sequence[Sample]) -> list[Sample]:
+        A stage that knows which clip is to blame gives a `MediaError` in place of its outputs.
+        """
+
+    def run(self, batch: Sequence[Sample]) -> Sequence[Outcome]:
         """`process`, with both sides of its promise checked."""
         for sample in batch:
             missing = [column for column in self.inputs() if column not in sample]
@@ -138,6 +144,8 @@ class Stage(ABC):
                 "process returns one result a sample, in order"
             )
         for result in results:
+            if isinstance(result, MediaError):
+                continue
             missing = [column for column in self.outputs() if column not in result]
             if missing:
                 raise ValueError(f"stage {self.name}: a result lacks {', '.join(missing)}")

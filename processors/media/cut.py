@@ -9,6 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 from av.packet import Packet
@@ -103,7 +104,8 @@ class CutWriter:
 
     def _open_stream(self, frame: VideoFrame) -> VideoStream:
         codec, pixels = _keeper(frame)
-        stream = self._container.add_stream(codec, options=dict(_OPTIONS[codec]))
+        options = dict(_OPTIONS[codec])
+        stream = cast(VideoStream, self._container.add_stream(codec, options=options))
         context = stream.codec_context
         context.width, context.height = frame.width, frame.height
         context.pix_fmt = pixels
