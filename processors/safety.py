@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from processors.errors import MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling
+from processors.resize import Stretched
 from processors.stage import ModelIdentity, Sample, Stage
 from schemas.operators import NsfwFilter, Reduce
 from schemas.reasons import MediaReason
@@ -60,7 +61,7 @@ class OpenNsfwStage(Stage):
         return (SCORE_COLUMN,)
 
     def frames(self) -> FrameRequest:
-        return FrameRequest(FRAMES_COLUMN, self._sampling, _RESIZE, _RESIZE)
+        return FrameRequest(FRAMES_COLUMN, self._sampling, Stretched(_RESIZE, _RESIZE))
 
     @property
     def model(self) -> ModelIdentity:

@@ -6,6 +6,8 @@ byte for byte. What is done with them is elsewhere.
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +64,14 @@ class BgrConverter:
         rotation = self._rotation
         turn = _ROTATIONS.get(frame_rotation(frame) if rotation is None else rotation)
         return image if turn is None else cv2.rotate(image, turn)
+
+
+def coded_rgb(frame: VideoFrame) -> Image:
+    """uint8 RGB ``[height, width, 3]`` as libav converts by default: neither turned nor by tags.
+
+    What ``VideoFrame.to_image`` and ``to_ndarray`` give in the PyAV that DataJuicer pins.
+    """
+    return cast(Image, frame.to_ndarray(format="rgb24"))
 
 
 def frame_rotation(frame: VideoFrame) -> int:
