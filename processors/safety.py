@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from processors.errors import MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling
 from processors.resize import Stretched
+from processors.scores import reduce_scores
 from processors.stage import ModelIdentity, Sample, Stage
 from schemas.operators import NsfwFilter, Reduce
 from schemas.reasons import MediaReason
@@ -45,7 +46,7 @@ class OpenNsfwStage(Stage):
     """Probability that a clip is not safe for work, reduced over its frames."""
 
     name = "safety"
-    batch_size: ClassVar[int] = 16
+    batch_size = 16
     """Frames a call of the model: more do not make it faster on a CPU, only larger."""
 
     def __init__(self, operator: NsfwFilter, model_dir: Path) -> None:
@@ -144,13 +145,6 @@ class OpenNsfwStage(Stage):
         (outputs,) = self._session.run(None, {self._session.get_inputs()[0].name: inputs})
         scores: NDArray[np.float64] = np.asarray(outputs, dtype=np.float64)[:, _UNSAFE_CLASS]
         return scores
-
-
-def reduce_scores(scores: NDArray[np.float64], mode: Reduce) -> float:
-    """One score of a clip from those of its frames, at least one."""
-    if mode == "avg":
-        return float(scores.mean())
-    return float(scores.max() if mode == "max" else scores.min())
 
 
 def _prepare(frame: NDArray[np.uint8]) -> NDArray[Any]:

@@ -12,7 +12,8 @@ from media import sample
 from processors.errors import MediaError, StageStartError
 from processors.media.pixels import BgrConverter
 from processors.resize import Stretched
-from processors.safety import FRAMES_COLUMN, MODEL_FILE, OpenNsfwStage, reduce_scores
+from processors.safety import FRAMES_COLUMN, MODEL_FILE, OpenNsfwStage
+from processors.scores import reduce_scores
 from schemas.operators import NsfwFilter
 from schemas.reasons import MediaReason
 from schemas.settings import load_settings
