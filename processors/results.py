@@ -42,10 +42,13 @@ def passed(clip: Mapping[str, Any], recipe: Recipe, scores: Mapping[str, Any]) -
 
 
 def rejected(
-    clip: Mapping[str, Any], recipe: Recipe, reason: RejectReason, scores: Mapping[str, Any]
+    clip: Mapping[str, Any], recipe: Recipe, reason: str, scores: Mapping[str, Any]
 ) -> ClipResult:
-    """The result of a clip that a gate rejected."""
-    return _result(clip, recipe, ClipStatus.REJECTED, reason.value, scores)
+    """The result of a clip that a gate rejected.
+
+    ``reason``: a `RejectReason`, or a further operator's name.
+    """
+    return _result(clip, recipe, ClipStatus.REJECTED, str(reason), scores)
 
 
 def failed(
@@ -114,6 +117,9 @@ def _result(
         gpu_s=0.0,
         cpu_s=0.0,
         stage_seconds={},
+        operator_stats={},
+        operator_outputs={},
+        operator_versions={},
         attempts=1,
         enriched_at=datetime.now(UTC),
     )

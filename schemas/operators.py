@@ -1,74 +1,80 @@
-"""The operators of a recipe: their parameters, by DataJuicer's names and with its defaults.
+"""The operators that are built in: their parameters, by DataJuicer's names and with its defaults.
 
 What an operator's scores and its verdict depend on is said here, for the fingerprints; what runs
-it is in ``processors``, and how a recipe is put together in `schemas.recipe`.
+it is in ``processors``, and how a recipe is put together in `schemas.recipe`. A parameter of
+DataJuicer is a field, or one of those without effect, or refused: a test compares them with
+DataJuicer's signatures.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
+
+from schemas.captioning import CaptionFromVideo
+from schemas.operator import BuiltIn, Operator
+from schemas.plugins import CustomStage, DataJuicerOperator
+
+__all__ = [
+    "OPERATORS",
+    "AestheticsFilter",
+    "BuiltIn",
+    "CaptionFromVideo",
+    "CustomStage",
+    "DataJuicerOperator",
+    "DurationFilter",
+    "ExtractFrames",
+    "FrameQualityFilter",
+    "MotionScoreFilter",
+    "NsfwFilter",
+    "Operator",
+    "SplitByScene",
+]
 
 FrameSampling = Literal["all_keyframes", "uniform"]
 Reduce = Literal["avg", "max", "min"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class Operator(BaseModel):
-    """One operator's parameters, by DataJuicer's names and with its defaults."""
-
-    # Defaults validated too: 2 and 2.0 are one value, and have to have one fingerprint.
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    op: ClassVar[str]
-    """The operator's name in a recipe."""
-    stage: ClassVar[str]
-    """The stage of ours that runs it."""
-    gate_parameters: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that change verdicts and no score."""
-
-    @field_validator("*")
-    @classmethod
-    def _is_a_number(cls, value: object) -> object:
-        if isinstance(value, float) and math.isnan(value):
-            # Every comparison with it is false: a gate would let everything pass.
-            raise ValueError("is not a number")
-        return value
-
-    def score_parameters(self) -> dict[str, Any]:
-        """What the operator's scores depend on."""
-        return {
-            "op": self.op,
-            **self.model_dump(mode="json", exclude=set(self.gate_parameters)),
-        }
-
-    def gates(self) -> dict[str, Any]:
-        """What the operator's verdict depends on, beside its scores."""
-        return {"op": self.op, **self.model_dump(mode="json", include=set(self.gate_parameters))}
+_DECODED_ONCE = "a clip is decoded once, by PyAV, for all operators"
+_BOTH_BOUNDS = dict.fromkeys(
+    ("min_closed_interval", "max_closed_interval", "reversed_range"),
+    "a clip passes from the lower to the upper bound, both included",
+)
+"""Parameters that all filters of DataJuicer have."""
 
 
-class SplitByScene(Operator):
+class SplitByScene(BuiltIn):
     """Cut a video where its content changes; a clip is a range of the video, nothing is encoded."""
 
     op = "video_split_by_scene_mapper"
     stage = "split"
+    without_effect: ClassVar[Mapping[str, str]] = {
+        "show_progress": "the split runs in Flink, which shows its own",
+        **dict.fromkeys(
+            ("save_dir", "save_field", "ffmpeg_extra_args", "output_format"),
+            "clips are ranges of their video, and no file is written",
+        ),
+    }
 
     detector: Literal["ContentDetector"] = "ContentDetector"
     threshold: Annotated[float, Field(ge=0)] = 27.0
     min_scene_len: Annotated[int, Field(ge=0)] = 15
     """Frames."""
     show_progress: Literal[False] = False
+    """Not for a recipe to change; here because it is a part of every clip_id."""
 
 
-class DurationFilter(Operator):
+class DurationFilter(BuiltIn):
     """Let clips pass that last from ``min_duration`` to ``max_duration`` seconds, both included."""
 
     op = "video_duration_filter"
     stage = "duration"
     gate_parameters = frozenset({"min_duration", "max_duration", "any_or_all"})
+    without_effect: ClassVar[Mapping[str, str]] = {"video_backend": _DECODED_ONCE}
+    refused: ClassVar[Mapping[str, str]] = _BOTH_BOUNDS
 
     min_duration: Annotated[float, Field(ge=0)] = 0
     max_duration: Annotated[float, Field(ge=0)] = sys.maxsize
@@ -81,20 +87,30 @@ class DurationFilter(Operator):
         return self
 
 
-class ExtractFrames(Operator):
+class ExtractFrames(BuiltIn):
     """Sample frames of a clip; they are stored, and the image models look at them."""
 
     op = "video_extract_frames_mapper"
     stage = "frames"
+    without_effect: ClassVar[Mapping[str, str]] = {
+        "frame_dir": "frames are stored in the table clip_frames",
+        "frame_key": "frames are stored in the table clip_frames",
+        "legacy_split_by_text_token": "a clip has no text with special tokens",
+        "video_backend": _DECODED_ONCE,
+    }
+    refused: ClassVar[Mapping[str, str]] = {"duration": "frames are sampled over the whole clip"}
 
     frame_sampling_method: FrameSampling = "all_keyframes"
     frame_num: Annotated[int, Field(ge=1)] = 3
     output_format: Literal["path", "bytes"] = "bytes"
     """Either is read; frames are always stored as JPEG in ``clip_frames``."""
+    frame_field: Annotated[str, Field(min_length=1)] = "video_frames"
+    """The name by which later operators may ask for these frames."""
 
 
-class _ScoreFilter(Operator):
+class _ScoreFilter(BuiltIn):
     gate_parameters = frozenset({"min_score", "max_score", "any_or_all"})
+    refused: ClassVar[Mapping[str, str]] = _BOTH_BOUNDS
 
     min_score: float = 0.0
     max_score: float = sys.float_info.max
@@ -112,6 +128,7 @@ class NsfwFilter(_ScoreFilter):
 
     op = "video_nsfw_filter"
     stage = "safety"
+    without_effect: ClassVar[Mapping[str, str]] = {"video_backend": _DECODED_ONCE}
 
     engine: Literal["transformers", "open_nsfw_onnx"] = "transformers"
     """``open_nsfw_onnx`` is Yahoo's Open NSFW from the package registry; ours, not DataJuicer's."""
@@ -119,6 +136,8 @@ class NsfwFilter(_ScoreFilter):
     trust_remote_code: Literal[False] = False
     min_score: float = 0.0
     max_score: float = 0.5
+    frame_field: str | None = None
+    """As in `CaptionFromVideo`."""
     frame_sampling_method: FrameSampling = "all_keyframes"
     frame_num: Annotated[int, Field(ge=1)] = 3
     reduce_mode: Reduce = "avg"
@@ -129,6 +148,15 @@ class MotionScoreFilter(_ScoreFilter):
 
     op = "video_motion_score_filter"
     stage = "motion"
+    without_effect: ClassVar[Mapping[str, str]] = {
+        "original_fps": "motion is measured on the clip's own frames, at their own rate",
+        "optical_flow_key": "the flow itself is not kept",
+    }
+    refused: ClassVar[Mapping[str, str]] = {
+        **_BOTH_BOUNDS,
+        "frame_field": "motion is measured on the clip's own frames",
+        "if_output_optical_flow": "the flow itself is not kept, only its score",
+    }
 
     min_score: float = 0.25
     sampling_fps: Annotated[float, Field(gt=0)] = 2
@@ -150,29 +178,14 @@ class AestheticsFilter(_ScoreFilter):
     trust_remote_code: Literal[False] = False
     min_score: float = 0.4
     max_score: float = 1.0
+    frame_field: str | None = None
+    """As in `CaptionFromVideo`."""
     frame_sampling_method: FrameSampling = "uniform"
     frame_num: Annotated[int, Field(ge=1)] = 3
     reduce_mode: Reduce = "avg"
 
 
-class CaptionFromVideo(Operator):
-    """Write a caption of a clip."""
-
-    op = "video_captioning_from_video_mapper"
-    stage = "caption"
-
-    hf_video_blip: str = "kpyu/video-blip-opt-2.7b-ego4d"
-    trust_remote_code: Literal[False] = False
-    caption_num: Literal[1] = 1
-    keep_original_sample: bool = False
-    prompt: str | None = None
-    frame_sampling_method: FrameSampling = "all_keyframes"
-    frame_num: Annotated[int, Field(ge=1)] = 3
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
-
-
-class FrameQualityFilter(Operator):
+class FrameQualityFilter(BuiltIn):
     """Gate on the measured quality of the sampled frames; an operator of ours.
 
     Quality is always measured; only a recipe that names this operator rejects by it.
@@ -187,7 +200,7 @@ class FrameQualityFilter(Operator):
     max_overexposed_fraction: Share = 1.0
 
 
-OPERATORS: dict[str, type[Operator]] = {
+OPERATORS: dict[str, type[BuiltIn]] = {
     operator.op: operator
     for operator in (
         SplitByScene,

@@ -8,14 +8,18 @@ mean nothing here are refused, not ignored: what a recipe says is what happens.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.ids import fingerprint
-from schemas.operators import OPERATORS, DurationFilter, Operator, SplitByScene
+from schemas.operators import OPERATORS, BuiltIn, DurationFilter, Operator, SplitByScene
+from schemas.plugins import custom_stage, is_custom
 from schemas.problems import ConfigError, explain, nearest, read_yaml
+
+Compat = Literal["dj", "fixed"]
 
 
 class _RecipeFile(BaseModel):
@@ -30,6 +34,8 @@ class _RecipeFile(BaseModel):
     np: Annotated[int, Field(ge=1)] | None = None
     """Read, and without effect: how many workers there are is a setting."""
     skip_op_error: bool = False
+    compat: Compat = "dj"
+    """``dj``: scores as DataJuicer has them; ``fixed``: with its known faults mended."""
     score_rejected: bool = False
     """Score a clip with every stage even after a gate rejected it."""
     store_frames: bool = True
@@ -37,18 +43,20 @@ class _RecipeFile(BaseModel):
     """Whether frames of clips that safety rejected are stored."""
 
 
-class Recipe(BaseModel):
+@dataclass(frozen=True)
+class Recipe:
     """A checked recipe; ``operators`` are those after split and duration filter, in order."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     name: str
     split: SplitByScene
     duration: DurationFilter
     operators: tuple[Operator, ...]
+    compat: Compat = "dj"
     score_rejected: bool = False
     store_frames: bool = True
     store_unsafe_frames: bool = False
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What the file says and what has no effect here, a sentence each."""
 
     @property
     def split_fingerprint(self) -> str:
@@ -66,6 +74,7 @@ class Recipe(BaseModel):
         return fingerprint(
             {
                 "operators": [operator.score_parameters() for operator in self.operators],
+                "compat": self.compat,
                 "score_rejected": self.score_rejected,
             }
         )
@@ -89,11 +98,14 @@ def load_recipe(path: str | Path) -> Recipe:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {file} cannot be read: {error}") from None
-    return parse_recipe(text, where=str(file), default_name=file.stem)
+    return parse_recipe(text, where=str(file), default_name=file.stem, folder=file.resolve().parent)
 
 
-def parse_recipe(text: str, *, where: str, default_name: str) -> Recipe:
-    """As `load_recipe`, from YAML text; ``where`` stands in the errors."""
+def parse_recipe(text: str, *, where: str, default_name: str, folder: Path | None = None) -> Recipe:
+    """As `load_recipe`, from YAML text; ``where`` stands in the errors.
+
+    Files that the recipe names are looked for from ``folder``, else from the working directory.
+    """
     document = read_yaml(text, where)
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with a list under 'process'")
@@ -106,10 +118,14 @@ def parse_recipe(text: str, *, where: str, default_name: str) -> Recipe:
             f"{where}: skip_op_error: true would drop clips without a word; leave it out: "
             "a clip that fails becomes a dead letter of its own here"
         )
+    warnings: list[str] = []
+    reader = _Entries(folder or Path.cwd(), warnings)
     operators = [
-        _operator(entry, f"{where}: process[{index}]") for index, entry in enumerate(head.process)
+        reader.operator(entry, f"{where}: process[{index}]")
+        for index, entry in enumerate(head.process)
     ]
-    return _assemble(head, operators, where, default_name)
+    warnings += [f"{o.op}: {remark}" for o in operators for remark in o.remarks()]
+    return _assemble(head, operators, where, default_name, warnings)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -118,7 +134,8 @@ def dump_recipe(recipe: Recipe) -> str:
     return json.dumps(
         {
             "project_name": recipe.name,
-            "process": [{o.op: o.model_dump(mode="json")} for o in operators],
+            "process": [operator.entry() for operator in operators],
+            "compat": recipe.compat,
             "score_rejected": recipe.score_rejected,
             "store_frames": recipe.store_frames,
             "store_unsafe_frames": recipe.store_unsafe_frames,
@@ -126,23 +143,54 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
-def _operator(entry: dict[str, dict[str, Any] | None] | str, where: str) -> Operator:
-    if isinstance(entry, str):
-        entry = {entry: None}
-    if len(entry) != 1:
-        raise ConfigError(f"{where}: one operator an entry, and this has {', '.join(entry)}")
-    ((name, parameters),) = entry.items()
-    kind = OPERATORS.get(name)
-    if kind is None:
-        raise ConfigError(f"{where}: unknown operator {name!r}{nearest(name, OPERATORS)}")
-    try:
-        return kind.model_validate(parameters or {})
-    except ValidationError as error:
-        raise explain(error, kind, f"{where}.{name}") from None
+class _Entries:
+    """Makes operators of the entries of ``process``."""
+
+    def __init__(self, folder: Path, warnings: list[str]) -> None:
+        self._folder = folder
+        self._warnings = warnings
+
+    def operator(self, entry: dict[str, dict[str, Any] | None] | str, where: str) -> Operator:
+        """The operator of an entry; `ConfigError` says where it is wrong."""
+        if isinstance(entry, str):
+            entry = {entry: None}
+        if len(entry) != 1:
+            raise ConfigError(f"{where}: one operator an entry, and this has {', '.join(entry)}")
+        ((name, given),) = entry.items()
+        parameters = given or {}
+        if is_custom(name):
+            try:
+                return custom_stage(name, parameters, self._folder)
+            except ValueError as error:
+                raise ConfigError(f"{where}: {error}") from None
+        kind = OPERATORS.get(name)
+        if kind is None:
+            raise ConfigError(f"{where}: unknown operator {name!r}{nearest(name, OPERATORS)}")
+        try:
+            return kind.model_validate(self._with_meaning(kind, parameters, f"{where}.{name}"))
+        except ValidationError as error:
+            raise explain(error, kind, f"{where}.{name}") from None
+
+    def _with_meaning(
+        self, kind: type[BuiltIn], parameters: dict[str, Any], where: str
+    ) -> dict[str, Any]:
+        """The parameters that have a meaning here; the others are named in a warning."""
+        for name in parameters:
+            if name in kind.refused:
+                raise ConfigError(f"{where}: {name} cannot be changed: {kind.refused[name]}")
+            if name in kind.without_effect:
+                self._warnings.append(
+                    f"{kind.op}: {name} has no effect: {kind.without_effect[name]}"
+                )
+        return {k: v for k, v in parameters.items() if k not in kind.without_effect}
 
 
 def _assemble(
-    head: _RecipeFile, operators: list[Operator], where: str, default_name: str
+    head: _RecipeFile,
+    operators: list[Operator],
+    where: str,
+    default_name: str,
+    warnings: list[str],
 ) -> Recipe:
     names = [operator.op for operator in operators]
     for name in names:
@@ -165,7 +213,9 @@ def _assemble(
         split=operators[0],
         duration=duration,
         operators=tuple(o for o in rest if o is not duration),
+        compat=head.compat,
         score_rejected=head.score_rejected,
         store_frames=head.store_frames,
         store_unsafe_frames=head.store_unsafe_frames,
+        warnings=tuple(warnings),
     )

@@ -29,6 +29,7 @@ class ColumnType(Enum):
     BYTES = "BYTES"
     TIMESTAMP = "TIMESTAMP_LTZ(3)"
     STRING_MAP = "MAP<STRING NOT NULL, STRING>"
+    DOUBLE_MAP = "MAP<STRING NOT NULL, DOUBLE>"
     DOUBLE_ARRAY = "ARRAY<DOUBLE>"
     BOOLEAN_ARRAY = "ARRAY<BOOLEAN>"
     BYTES_ARRAY = "ARRAY<BYTES>"
@@ -46,6 +47,7 @@ class ColumnType(Enum):
             ColumnType.BYTES: pa.binary(),
             ColumnType.TIMESTAMP: pa.timestamp("ms", tz="UTC"),
             ColumnType.STRING_MAP: pa.map_(pa.string(), pa.string()),
+            ColumnType.DOUBLE_MAP: pa.map_(pa.string(), pa.float64()),
             ColumnType.DOUBLE_ARRAY: pa.list_(pa.float64()),
             ColumnType.BOOLEAN_ARRAY: pa.list_(pa.bool_()),
             ColumnType.BYTES_ARRAY: pa.list_(pa.binary()),
@@ -339,11 +341,17 @@ ENRICHED_CLIPS = Table(
         *_KAFKA,
         Column("status", _S, "kept, rejected or failed", nullable=False),
         Column("kept", _B, "status = kept", nullable=False),
-        Column("reject_reason", _S, "the first gate that it failed, or the failure's reason"),
+        Column(
+            "reject_reason",
+            _S,
+            "the first gate that it failed (one of RejectReason, or the name of a further "
+            "operator), or the failure's reason",
+        ),
         Column("nsfw_score", _D, "safety score, 0 safe to 1 unsafe"),
         Column("motion_score", _D, "mean optical flow magnitude, as DataJuicer has it"),
         Column("aesthetics_score", _D, "aesthetics score, 0 to 1"),
         Column("caption", _S, "what the clip shows, in words"),
+        Column("caption_tokens", _I, "tokens that the model generated for the caption"),
         Column("frame_count", _I, "sampled frames"),
         Column("sharpness", _D, "median of frame_sharpness"),
         Column("brightness", _D, "mean of frame_brightness"),
@@ -357,6 +365,21 @@ ENRICHED_CLIPS = Table(
         Column("aesthetics_model_revision", _S, "its revision"),
         Column("caption_model", _S, "which model wrote the caption"),
         Column("caption_model_revision", _S, "its revision"),
+        Column(
+            "operator_stats",
+            ColumnType.DOUBLE_MAP,
+            "numbers that further operators measured, by name of the statistic",
+        ),
+        Column(
+            "operator_outputs",
+            ColumnType.STRING_MAP,
+            "what else further operators gave, as JSON by name of the field",
+        ),
+        Column(
+            "operator_versions",
+            ColumnType.STRING_MAP,
+            "package and version that ran each further operator, by operator",
+        ),
         Column("recipe", _S, "name of the recipe"),
         Column("scores_fingerprint", _S, "hash of all that the scores depend on", nullable=False),
         Column("gates_fingerprint", _S, "hash of the thresholds", nullable=False),

@@ -97,6 +97,7 @@ def test_a_row_goes_through_paimon_unchanged(catalog: Any) -> None:
         ColumnType.DOUBLE: 0.1,
         ColumnType.BYTES: b"\x00\xff",
         ColumnType.STRING_MAP: [("a", "b")],
+        ColumnType.DOUBLE_MAP: [("a", 0.1)],
         ColumnType.DOUBLE_ARRAY: [0.5, 1.5],
         ColumnType.BYTES_ARRAY: [b"\x00", b""],
         ColumnType.TIMESTAMP: pa.scalar(1_769_860_800_123, pa.timestamp("ms", tz="UTC")).as_py(),

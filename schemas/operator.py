@@ -1,0 +1,79 @@
+"""What every operator of a recipe is: checked parameters, and what its results depend on.
+
+The operators themselves are in `schemas.operators`; what runs them is in ``processors``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+
+class Operator(BaseModel):
+    """One entry of a recipe's ``process``, with its parameters checked."""
+
+    # Defaults validated too: 2 and 2.0 are one value, and have to have one fingerprint.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    gate_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that change verdicts and no score."""
+    running_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that change how it runs, and neither scores nor verdicts."""
+
+    @property
+    def op(self) -> str:
+        """The operator's name, one of its kind in a recipe."""
+        raise NotImplementedError
+
+    @property
+    def stage(self) -> str:
+        """The stage that runs it: a part of column names, and of what dead letters say."""
+        raise NotImplementedError
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_number(cls, value: object) -> object:
+        if isinstance(value, float) and math.isnan(value):
+            # Every comparison with it is false: a gate would let everything pass.
+            raise ValueError("is not a number")
+        return value
+
+    def entry(self) -> dict[str, Any]:
+        """The operator as an entry of ``process``, of which an equal one is read again."""
+        return {self.op: self.model_dump(mode="json")}
+
+    def score_parameters(self) -> dict[str, Any]:
+        """What the operator's scores depend on."""
+        others = set(self.gate_parameters | self.running_parameters)
+        return {"op": self.op, **self.model_dump(mode="json", exclude=others)}
+
+    def gates(self) -> dict[str, Any]:
+        """What the operator's verdict depends on, beside its scores."""
+        return {"op": self.op, **self.model_dump(mode="json", include=set(self.gate_parameters))}
+
+    def changed(self) -> dict[str, Any]:
+        """The parameters that differ from their defaults."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if value != defaults[name]
+        }
+
+    def remarks(self) -> list[str]:
+        """What a person should know who wrote it so, a sentence each."""
+        return []
+
+
+class BuiltIn(Operator):
+    """An operator whose name and stage are those of its class."""
+
+    op: ClassVar[str]
+    stage: ClassVar[str]
+    without_effect: ClassVar[Mapping[str, str]] = {}
+    """Parameters of DataJuicer that are read and mean nothing here, each with the reason."""
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Parameters of DataJuicer that may only have their default, each with the reason."""
