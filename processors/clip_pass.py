@@ -260,7 +260,8 @@ class _ClipPass:
             if picture.quality is not None:
                 clip.quality.append(picture.quality)
         for request, track in zip(self._plan.requests, self._tracks, strict=True):
-            clip.images[request.column] = _stack([p.images[_look(request)] for p in track.taken])
+            chosen = [track.taken[index] for index in request.sampling.chosen(len(track.taken))]
+            clip.images[request.column] = _stack([p.images[_look(request)] for p in chosen])
         return clip
 
     def _keep(

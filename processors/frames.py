@@ -39,12 +39,20 @@ class FrameSampling:
     method: Literal["all_keyframes", "uniform"] = "all_keyframes"
     frame_num: int = 3
     """Frames that ``uniform`` takes."""
+    at_most: int | None = None
+    """Of the frames taken, this many are kept, evenly; None: all."""
 
     def sampler(self, duration: int, frame_count: int | None) -> Sampler:
         """A sampler for one clip of ``duration`` (in units of its time base)."""
         if self.method == "uniform":
             return UniformSampler(self.frame_num, duration, frame_count)
         return KeyframeSampler()
+
+    def chosen(self, taken: int) -> list[int]:
+        """Which of the frames taken are kept, by number: DataJuicer's choice of stored frames."""
+        if self.at_most is None or taken <= self.at_most:
+            return list(range(taken))
+        return [int(index) for index in np.linspace(0, taken - 1, self.at_most, dtype=int)]
 
 
 @dataclass(frozen=True)

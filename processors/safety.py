@@ -49,9 +49,14 @@ class OpenNsfwStage(Stage):
     batch_size = 16
     """Frames a call of the model: more do not make it faster on a CPU, only larger."""
 
-    def __init__(self, operator: NsfwFilter, model_dir: Path) -> None:
+    def __init__(
+        self, operator: NsfwFilter, model_dir: Path, sampling: FrameSampling | None = None
+    ) -> None:
+        """``sampling``: of the frames that it looks at; the operator's own by default."""
         self._file = model_dir / MODEL_FILE
-        self._sampling = FrameSampling(operator.frame_sampling_method, operator.frame_num)
+        self._sampling = sampling or FrameSampling(
+            operator.frame_sampling_method, operator.frame_num
+        )
         self._reduce: Reduce = operator.reduce_mode
         self._session: onnxruntime.InferenceSession | None = None
 

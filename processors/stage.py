@@ -53,10 +53,11 @@ class Stage(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # ABCMeta works this out after us.
         abstract = [
-            method
-            for method in ("inputs", "outputs", "process")
-            if getattr(getattr(cls, method), "__isabstractmethod__", False)
+            name
+            for name in dir(cls)
+            if getattr(getattr(cls, name, None), "__isabstractmethod__", False)
         ]
         if abstract and "name" not in cls.__dict__:
             return  # An intermediate class, to be completed further down.

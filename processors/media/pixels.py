@@ -67,11 +67,20 @@ class BgrConverter:
 
 
 def coded_rgb(frame: VideoFrame) -> Image:
-    """uint8 RGB ``[height, width, 3]`` as libav converts by default: neither turned nor by tags.
+    """uint8 RGB ``[height, width, 3]`` as PyAV 13 converts by default, which DataJuicer pins.
 
-    What ``VideoFrame.to_image`` and ``to_ndarray`` give in the PyAV that DataJuicer pins.
+    Not turned, and BT.601's matrix whatever the frame states; its range is honoured. The same
+    bytes, but for 4:2:0 of an odd height or more than 8 bits: there its libswscale put chroma
+    half a line too low, which no option brings back.
     """
-    return cast(Image, frame.to_ndarray(format="rgb24"))
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=Colorspace.DEFAULT,
+        dst_colorspace=Colorspace.DEFAULT,
+        interpolation=Interpolation.BILINEAR,
+        threads=1,
+    )
+    return cast(Image, rgb.to_ndarray())
 
 
 def frame_rotation(frame: VideoFrame) -> int:

@@ -100,8 +100,13 @@ class AestheticsStage(FrameScoreStage):
     name = "aesthetics"
     score_column = SCORE_COLUMN
 
-    def __init__(self, operator: AestheticsFilter, pixels: Pixels, settings: Settings) -> None:
-        sampling = FrameSampling(operator.frame_sampling_method, operator.frame_num)
+    def __init__(
+        self,
+        operator: AestheticsFilter,
+        sampling: FrameSampling,
+        pixels: Pixels,
+        settings: Settings,
+    ) -> None:
         checkpoint = operator.hf_scorer_model or DEFAULT_CHECKPOINT
         super().__init__(checkpoint, sampling, operator.reduce_mode, pixels, settings)
         self._model: Any = None

@@ -31,8 +31,9 @@ class ImageClassifierSafetyStage(FrameScoreStage):
     name = "safety"
     score_column = SCORE_COLUMN
 
-    def __init__(self, operator: NsfwFilter, pixels: Pixels, settings: Settings) -> None:
-        sampling = FrameSampling(operator.frame_sampling_method, operator.frame_num)
+    def __init__(
+        self, operator: NsfwFilter, sampling: FrameSampling, pixels: Pixels, settings: Settings
+    ) -> None:
         super().__init__(operator.hf_nsfw_model, sampling, operator.reduce_mode, pixels, settings)
         self._as_datajuicer = pixels == "coded"
         self._unsafe = -1

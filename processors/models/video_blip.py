@@ -42,11 +42,17 @@ class VideoBlipStage(Stage):
 
     name = "caption"
 
-    def __init__(self, operator: CaptionFromVideo, pixels: Pixels, settings: Settings) -> None:
+    def __init__(
+        self,
+        operator: CaptionFromVideo,
+        sampling: FrameSampling,
+        pixels: Pixels,
+        settings: Settings,
+    ) -> None:
         self._operator = operator
         self._pixels = pixels
         self._settings = settings
-        self._sampling = FrameSampling(operator.frame_sampling_method, operator.frame_num)
+        self._sampling = sampling
         self.batch_size = settings.models.clips_per_batch
         self._frame_batches = FittingBatches(
             settings.models.frames_per_batch, stage=self.name, unit="frame"
@@ -149,7 +155,8 @@ class VideoBlipStage(Stage):
     def _queries(self, clips: Sequence[Frames]) -> torch.Tensor:
         """What the language model is told of each clip: ``[clips, queries, width]``."""
         model = self._model
-        patches = torch.stack(self._frame_batches.run(self._patches, np.concatenate(clips)))
+        frames = [frame for clip in clips for frame in clip]
+        patches = torch.stack(self._frame_batches.run(self._patches, frames))
         ends = list(accumulate((len(clip) for clip in clips), initial=0))
         # Patch tokens of a clip's frames in a row; clips with fewer frames are masked at the end.
         joined = [patches[start:end].flatten(0, 1) for start, end in pairwise(ends)]
@@ -174,10 +181,14 @@ class VideoBlipStage(Stage):
     def _prompt(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The language model's input: the queries, then the start token or the prompt."""
         clips, count, _ = queries.shape
+        config = self._model.config.text_config
         if self._operator.prompt:
-            text = self._tokenizer(self._operator.prompt)["input_ids"]
+            longest = config.max_position_embeddings - count
+            text = self._tokenizer(self._operator.prompt, truncation=True, max_length=longest)[
+                "input_ids"
+            ]
         else:
-            text = [self._model.config.text_config.bos_token_id]
+            text = [config.bos_token_id]
         ids = torch.tensor([[IMAGE_TOKEN] * count + text], device=queries.device)
         words = self._model.get_input_embeddings()(ids[:, count:]).expand(clips, -1, -1)
         return torch.cat([queries.to(words.dtype), words], dim=1), ids.expand(clips, -1)
