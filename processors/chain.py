@@ -6,10 +6,13 @@ pool hosts it, and `cliplake try` runs it in its own process.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from queue import SimpleQueue
 from typing import Any
 
 from processors.clip_decoder import ClipDecoder
@@ -25,6 +28,7 @@ from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
 from processors.quality import aggregate
 from processors.results import ClipResult, duration_rejected, failed, passed, rejected
+from processors.shared_batches import Scored, SharedBatches
 from processors.stage import ModelIdentity, Sample, Stage
 from schemas.operators import MotionScoreFilter, NsfwFilter
 from schemas.reasons import MediaReason, RejectReason
@@ -58,48 +62,64 @@ class _Work:
     error: MediaError | None = None
     rejected: RejectReason | None = None
     cpu_s: float = 0.0
+    gpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 class EnrichmentChain:
     """A recipe's operators after the split, ready to judge clips.
 
-    `setup` once, `run` as often as there are clips, `close` at the end. Not for two threads.
+    `setup` once, `run` as often as there are clips, also from several threads, which then share
+    the models' batches; `close` at the end.
     """
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         self._recipe = recipe
         self._settings = settings
         self._steps = [(operator, gate_of(operator)) for operator in recipe.operators]
-        self._stages: dict[str, Stage] = {}
+        self._stages: dict[str, SharedBatches] = {}
         """By operator."""
         self._models: dict[str, ModelIdentity] = {}
         """By stage."""
-        self._sandbox: Sandbox | None = None
-        self._decoder: ClipDecoder | None = None
+        self._sandboxes: list[Sandbox] = []
+        self._decoders: SimpleQueue[ClipDecoder] = SimpleQueue()
+        """Those that are free."""
         self._fetcher: Fetcher | None = None
+        self._runs = 0
+        """Calls of `run` that are under way."""
+        self._runs_lock = threading.Lock()
 
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
-        self._stages = stages_of(self._recipe, self._settings)
-        for stage in self._stages.values():
+        stages = stages_of(self._recipe, self._settings)
+        for stage in stages.values():
             stage.setup()
             if stage.model is not None:
                 self._models[stage.name] = stage.model
         motion = find(self._recipe, MotionScoreFilter)
         if motion is not None:
             self._models[motion.stage] = ModelIdentity(MOTION_MODEL, motion_revision())
-        self._sandbox = Sandbox(self._settings.decode)
-        plan = decode_plan(self._recipe, list(self._stages.values()))
-        self._decoder = ClipDecoder(self._sandbox, plan)
+        plan = decode_plan(self._recipe, list(stages.values()))
+        for _ in range(self._settings.pool.decoders_per_actor):
+            sandbox = Sandbox(self._settings.decode)
+            self._sandboxes.append(sandbox)
+            self._decoders.put(ClipDecoder(sandbox, plan))
         self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir)
+        wait_s = self._settings.models.batch_wait_s
+        self._stages = {
+            operator: SharedBatches(stage, wait_s=wait_s, active=lambda: self._runs)
+            for operator, stage in stages.items()
+        }
 
     def close(self) -> None:
-        """End the decoder's process and let go of the models."""
-        if self._sandbox is not None:
-            self._sandbox.close()
-        self._sandbox = self._decoder = self._fetcher = None
-        self._stages = {}
+        """End the decoders' processes and let go of the models."""
+        for stage in self._stages.values():
+            stage.close()
+        for sandbox in self._sandboxes:
+            sandbox.close()
+        self._sandboxes, self._stages = [], {}
+        self._decoders = SimpleQueue()
+        self._fetcher = None
 
     def describe(self) -> list[StageDescription]:
         """The stages in the recipe's order with their models; call it after `setup`."""
@@ -120,26 +140,40 @@ class EnrichmentChain:
         with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
         """
         works = [_Work(clip) for clip in clips]
-        for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
-            self._decode(list(group))
-        for operator, gate in self._steps:
-            # A clip that a gate rejected is not scored further, unless the recipe says so.
-            alive = [
-                work
-                for work in works
-                if work.error is None and (work.rejected is None or self._recipe.score_rejected)
-            ]
-            stage = self._stages.get(operator.op)
-            if stage is not None and alive:
-                self._score(stage, alive)
-            if gate is not None:
-                for work in alive:
-                    _judge(gate, work)
-        return [self._result(work) for work in works]
+        with self._under_way():
+            for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
+                self._decode(list(group))
+            for operator, gate in self._steps:
+                # A clip that a gate rejected is not scored further, unless the recipe says so.
+                alive = [
+                    work
+                    for work in works
+                    if work.error is None and (work.rejected is None or self._recipe.score_rejected)
+                ]
+                stage = self._stages.get(operator.op)
+                if stage is not None and alive:
+                    self._score(stage, alive)
+                if gate is not None:
+                    for work in alive:
+                        _judge(gate, work)
+            return [self._result(work) for work in works]
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Count a run while it lasts: a batch waits only for runs that may still add to it."""
+        with self._runs_lock:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._runs_lock:
+                self._runs -= 1
+            for stage in self._stages.values():
+                stage.look_again()
 
     def _decode(self, works: list[_Work]) -> None:
         """Fetch the video that these clips are of, and decode them."""
-        if self._fetcher is None or self._decoder is None:
+        if self._fetcher is None:
             raise RuntimeError("setup has not been called")
         clip = works[0].clip
         cpu, wall = time.thread_time(), time.perf_counter()
@@ -149,9 +183,10 @@ class EnrichmentChain:
                 clip["uri"], expected_sha256=clip.get("content_sha256")
             ) as media:
                 fetch_s = time.perf_counter() - wall
-                outcomes = self._decoder.decode(
-                    str(media.path), [ClipSpan.of_row(work.clip) for work in works]
-                )
+                with self._decoder() as decoder:
+                    outcomes = decoder.decode(
+                        str(media.path), [ClipSpan.of_row(work.clip) for work in works]
+                    )
         except MediaError as error:
             error.stage = error.stage or FETCH
             for work in works:
@@ -167,6 +202,15 @@ class EnrichmentChain:
             else:
                 self._take_in(work, outcome)
 
+    @contextmanager
+    def _decoder(self) -> Iterator[ClipDecoder]:
+        """A decoder for the caller alone, once one is free."""
+        decoder = self._decoders.get()
+        try:
+            yield decoder
+        finally:
+            self._decoders.put(decoder)
+
     def _take_in(self, work: _Work, decoded: DecodedClip) -> None:
         work.decoded = decoded
         work.cpu_s += decoded.cpu_s
@@ -178,7 +222,7 @@ class EnrichmentChain:
             work.scores["motion_score"] = decoded.motion_score
             self._name_model(work, MotionScoreFilter.stage)
 
-    def _score(self, stage: Stage, works: list[_Work]) -> None:
+    def _score(self, stage: SharedBatches, works: list[_Work]) -> None:
         """Run a stage; a clip is blamed only for what comes back when it runs alone."""
         try:
             self._score_together(stage, works)
@@ -188,14 +232,15 @@ class EnrichmentChain:
             for work in works:
                 self._score_alone(stage, work)
 
-    def _score_alone(self, stage: Stage, work: _Work) -> None:
+    def _score_alone(self, batches: SharedBatches, work: _Work) -> None:
+        stage = batches.stage
         try:
-            self._score_together(stage, [work])
+            self._take_scores(stage, [work], batches.run_alone([work.sample]))
         except DependencyFault:
             raise
         except Exception as error:
             try:
-                stage.ping()
+                batches.ping()
             except Exception as broken:
                 raise DependencyFault(
                     f"stage {stage.name} is broken: {type(broken).__name__}: {broken}"
@@ -211,17 +256,17 @@ class EnrichmentChain:
                     retryable=True,
                 )
 
-    def _score_together(self, stage: Stage, works: list[_Work]) -> None:
-        cpu, wall = time.thread_time(), time.perf_counter()
-        results = stage.run([work.sample for work in works])
-        cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-        request = stage.frames()
-        shares = [len(work.sample[request.column]) if request else 1 for work in works]
-        for work, result, share in zip(works, results, shares, strict=True):
-            work.scores.update({column: result[column] for column in stage.outputs()})
-            work.sample.update(result)
-            work.cpu_s += cpu * share / sum(shares)
-            work.seconds[stage.name] = wall * share / sum(shares)
+    def _score_together(self, batches: SharedBatches, works: list[_Work]) -> None:
+        scored = batches.run([work.sample for work in works])
+        self._take_scores(batches.stage, works, scored)
+
+    def _take_scores(self, stage: Stage, works: list[_Work], scored: list[Scored]) -> None:
+        for work, result in zip(works, scored, strict=True):
+            work.scores.update({column: result.outputs[column] for column in stage.outputs()})
+            work.sample.update(result.outputs)
+            work.cpu_s += result.cpu_s
+            work.gpu_s += result.wall_s if stage.on_gpu else 0.0
+            work.seconds[stage.name] = result.wall_s
             self._name_model(work, stage.name)
 
     def _name_model(self, work: _Work, stage: str) -> None:
@@ -234,6 +279,7 @@ class EnrichmentChain:
         scores = {
             **work.scores,
             "cpu_s": work.cpu_s,
+            "gpu_s": work.gpu_s,
             "stage_seconds": {name: f"{s:.6f}" for name, s in work.seconds.items()},
         }
         if work.error is not None:
