@@ -6,18 +6,20 @@ pool hosts it, and `cliplake try` runs it in its own process.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import groupby
 from operator import or_
+from queue import SimpleQueue
 from typing import Any
 
 from processors.clip_decoder import ClipDecoder
-from processors.clip_files import MAX_FILE_BYTES, ClipFiles
 from processors.clip_files import STAGE as CUT
+from processors.clip_files import ClipFiles
 from processors.clip_pass import STAGE as DECODE
 from processors.clip_pass import DecodedClip
 from processors.clip_reader import ClipSpan
@@ -30,6 +32,7 @@ from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
 from processors.quality import aggregate
 from processors.results import ClipResult, duration_rejected, failed, passed, rejected
+from processors.shared_batches import Scored, SharedBatches
 from processors.stage import FileRequest, ModelIdentity, Sample, Stage
 from schemas.operators import MotionScoreFilter, NsfwFilter
 from schemas.reasons import MediaReason
@@ -57,7 +60,7 @@ class _Work:
 
     clip: Mapping[str, Any]
     media: str | None = None
-    """Path of the video, as long as a stage may want files of the clip."""
+    """Path of the video, as long as stages may want files of the clip."""
     has_files: bool = False
     decoded: DecodedClip | None = None
     sample: Sample = field(default_factory=dict)
@@ -66,59 +69,73 @@ class _Work:
     error: MediaError | None = None
     rejected: str | None = None
     cpu_s: float = 0.0
+    gpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 class EnrichmentChain:
     """A recipe's operators after the split, ready to judge clips.
 
-    `setup` once, `run` as often as there are clips, `close` at the end. Not for two threads.
+    `setup` once, `run` as often as there are clips, also from several threads, which then share
+    the models' batches; `close` at the end.
     """
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         self._recipe = recipe
         self._settings = settings
         self._steps = [(operator, gate_of(operator)) for operator in recipe.operators]
-        self._stages: dict[str, Stage] = {}
+        self._stages: dict[str, SharedBatches] = {}
         """By operator."""
         self._models: dict[str, ModelIdentity] = {}
         """By stage."""
-        self._sandbox: Sandbox | None = None
-        self._decoder: ClipDecoder | None = None
+        self._sandboxes: list[Sandbox] = []
+        self._decoders: SimpleQueue[ClipDecoder] = SimpleQueue()
+        """Those that are free."""
         self._fetcher: Fetcher | None = None
         self._files: ClipFiles | None = None
         """None: no stage opens files."""
+        self._resources = ExitStack()
+        self._runs = 0
+        """Calls of `run` that are under way."""
+        self._runs_lock = threading.Lock()
 
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
-        self._stages = stages_of(self._recipe, self._settings)
-        for stage in self._stages.values():
+        stages = stages_of(self._recipe, self._settings)
+        for stage in stages.values():
+            self._resources.callback(stage.close)
             stage.setup()
             if stage.model is not None:
                 self._models[stage.name] = stage.model
         motion = find(self._recipe, MotionScoreFilter)
         if motion is not None:
             self._models[motion.stage] = ModelIdentity(MOTION_MODEL, motion_revision())
-        wanted = reduce(or_, (s.files() for s in self._stages.values()), FileRequest())
-        self._sandbox = Sandbox(
-            self._settings.decode, max_file_bytes=MAX_FILE_BYTES if wanted else 0
-        )
-        plan = decode_plan(self._recipe, list(self._stages.values()))
-        self._decoder = ClipDecoder(self._sandbox, plan)
+        plan = decode_plan(self._recipe, list(stages.values()))
+        for _ in range(self._settings.pool.decoders_per_actor):
+            sandbox = Sandbox(self._settings.decode)
+            self._sandboxes.append(sandbox)
+            self._decoders.put(ClipDecoder(sandbox, plan))
+        wanted = reduce(or_, (stage.files() for stage in stages.values()), FileRequest())
         if wanted:
-            self._files = ClipFiles(self._sandbox, self._settings.scratch_dir, wanted, plan.frames)
+            self._files = ClipFiles(self._settings, wanted, plan.frames)
+            self._resources.callback(self._files.close)
         self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir)
+        wait_s = self._settings.models.batch_wait_s
+        self._stages = {
+            operator: SharedBatches(stage, wait_s=wait_s, active=lambda: self._runs)
+            for operator, stage in stages.items()
+        }
 
     def close(self) -> None:
-        """End the decoder's process and let go of the models."""
+        """End the decoders' processes and let go of the models."""
         for stage in self._stages.values():
             stage.close()
-        if self._files is not None:
-            self._files.close()
-        if self._sandbox is not None:
-            self._sandbox.close()
-        self._sandbox = self._decoder = self._fetcher = self._files = None
-        self._stages = {}
+        for sandbox in self._sandboxes:
+            sandbox.close()
+        self._resources.close()
+        self._sandboxes, self._stages = [], {}
+        self._decoders = SimpleQueue()
+        self._fetcher = self._files = None
 
     def describe(self) -> list[StageDescription]:
         """The stages in the recipe's order with their models; call it after `setup`."""
@@ -139,32 +156,42 @@ class EnrichmentChain:
         with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
         """
         works = [_Work(clip) for clip in clips]
-        # Videos, and files of clips, that have to stay until the stages have run.
-        with ExitStack() as held:
+        # Videos, and files of clips, that have to be there until the stages have run.
+        with self._under_way(), ExitStack() as held:
             for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
                 self._decode(list(group), held)
-            self._run_steps(works, held)
-        return [self._result(work) for work in works]
+            for operator, gate in self._steps:
+                # A clip that a gate rejected is not scored further, unless the recipe says so.
+                alive = [
+                    work
+                    for work in works
+                    if work.error is None and (work.rejected is None or self._recipe.score_rejected)
+                ]
+                stage = self._stages.get(operator.op)
+                if stage is not None:
+                    alive = self._with_files(stage.stage, alive, held)
+                if stage is not None and alive:
+                    self._score(stage, alive)
+                    for work in alive:
+                        if work.error is None:
+                            work.rejected = work.rejected or stage.stage.rejects(work.sample)
+                if gate is not None:
+                    for work in alive:
+                        _judge(gate, work)
+            return [self._result(work) for work in works]
 
-    def _run_steps(self, works: list[_Work], held: ExitStack) -> None:
-        for operator, gate in self._steps:
-            # A clip that a gate rejected is not scored further, unless the recipe says so.
-            alive = [
-                work
-                for work in works
-                if work.error is None and (work.rejected is None or self._recipe.score_rejected)
-            ]
-            stage = self._stages.get(operator.op)
-            if stage is not None:
-                alive = self._with_files(stage, alive, held)
-            if stage is not None and alive:
-                self._score(stage, alive)
-                for work in alive:
-                    if work.error is None:
-                        work.rejected = work.rejected or stage.rejects(work.sample)
-            if gate is not None:
-                for work in alive:
-                    _judge(gate, work)
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """Count a run while it lasts: a batch waits only for runs that may still add to it."""
+        with self._runs_lock:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._runs_lock:
+                self._runs -= 1
+            for stage in self._stages.values():
+                stage.look_again()
 
     def _with_files(self, stage: Stage, works: list[_Work], held: ExitStack) -> list[_Work]:
         """The clips that have the files which the stage opens; they are written once a clip."""
@@ -173,21 +200,22 @@ class EnrichmentChain:
         for work in works:
             if work.has_files or work.media is None:
                 continue
-            cpu, wall = time.thread_time(), time.perf_counter()
+            wall = time.perf_counter()
             try:
-                span = ClipSpan.of_row(work.clip)
-                work.sample.update(self._files.write(work.media, span, held))
-                work.has_files = True
+                written = self._files.write(work.media, ClipSpan.of_row(work.clip), held)
             except MediaError as error:
                 error.stage = error.stage or CUT
                 work.error = error
-            work.cpu_s += time.thread_time() - cpu
+            else:
+                work.sample.update(written.columns)
+                work.cpu_s += written.cpu_s
+                work.has_files = True
             work.seconds[CUT] = time.perf_counter() - wall
         return [work for work in works if work.error is None]
 
     def _decode(self, works: list[_Work], held: ExitStack) -> None:
         """Fetch the video that these clips are of, and decode them."""
-        if self._fetcher is None or self._decoder is None:
+        if self._fetcher is None:
             raise RuntimeError("setup has not been called")
         clip = works[0].clip
         cpu, wall = time.thread_time(), time.perf_counter()
@@ -198,9 +226,10 @@ class EnrichmentChain:
                     self._fetcher.fetch(clip["uri"], expected_sha256=clip.get("content_sha256"))
                 )
                 fetch_s = time.perf_counter() - wall
-                outcomes = self._decoder.decode(
-                    str(media.path), [ClipSpan.of_row(work.clip) for work in works]
-                )
+                with self._decoder() as decoder:
+                    outcomes = decoder.decode(
+                        str(media.path), [ClipSpan.of_row(work.clip) for work in works]
+                    )
                 if self._files is not None:
                     for work in works:
                         work.media = str(media.path)
@@ -220,6 +249,15 @@ class EnrichmentChain:
             else:
                 self._take_in(work, outcome)
 
+    @contextmanager
+    def _decoder(self) -> Iterator[ClipDecoder]:
+        """A decoder for the caller alone, once one is free."""
+        decoder = self._decoders.get()
+        try:
+            yield decoder
+        finally:
+            self._decoders.put(decoder)
+
     def _take_in(self, work: _Work, decoded: DecodedClip) -> None:
         work.decoded = decoded
         work.cpu_s += decoded.cpu_s
@@ -231,7 +269,7 @@ class EnrichmentChain:
             work.scores["motion_score"] = decoded.motion_score
             self._name_model(work, MotionScoreFilter.stage)
 
-    def _score(self, stage: Stage, works: list[_Work]) -> None:
+    def _score(self, stage: SharedBatches, works: list[_Work]) -> None:
         """Run a stage; a clip is blamed only for what comes back when it runs alone."""
         try:
             self._score_together(stage, works)
@@ -241,14 +279,15 @@ class EnrichmentChain:
             for work in works:
                 self._score_alone(stage, work)
 
-    def _score_alone(self, stage: Stage, work: _Work) -> None:
+    def _score_alone(self, batches: SharedBatches, work: _Work) -> None:
+        stage = batches.stage
         try:
-            self._score_together(stage, [work])
+            self._take_scores(stage, [work], batches.run_alone([work.sample]))
         except DependencyFault:
             raise
         except Exception as error:
             try:
-                stage.ping()
+                batches.ping()
             except Exception as broken:
                 raise DependencyFault(
                     f"stage {stage.name} is broken: {type(broken).__name__}: {broken}"
@@ -264,21 +303,21 @@ class EnrichmentChain:
                     retryable=True,
                 )
 
-    def _score_together(self, stage: Stage, works: list[_Work]) -> None:
-        cpu, wall = time.thread_time(), time.perf_counter()
-        results = stage.run([work.sample for work in works])
-        cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-        request = stage.frames()
-        shares = [len(work.sample[request.column]) if request else 1 for work in works]
-        for work, result, share in zip(works, results, shares, strict=True):
-            if isinstance(result, MediaError):
-                result.stage = result.stage or stage.name
-                work.error = result
+    def _score_together(self, batches: SharedBatches, works: list[_Work]) -> None:
+        scored = batches.run([work.sample for work in works])
+        self._take_scores(batches.stage, works, scored)
+
+    def _take_scores(self, stage: Stage, works: list[_Work], scored: list[Scored]) -> None:
+        for work, result in zip(works, scored, strict=True):
+            work.cpu_s += result.cpu_s
+            work.gpu_s += result.wall_s if stage.on_gpu else 0.0
+            work.seconds[stage.name] = result.wall_s
+            if isinstance(result.outputs, MediaError):
+                result.outputs.stage = result.outputs.stage or stage.name
+                work.error = result.outputs
                 continue
-            work.scores.update({column: result[column] for column in stage.outputs()})
-            work.sample.update(result)
-            work.cpu_s += cpu * share / sum(shares)
-            work.seconds[stage.name] = wall * share / sum(shares)
+            work.scores.update({column: result.outputs[column] for column in stage.outputs()})
+            work.sample.update(result.outputs)
             self._name_model(work, stage.name)
 
     def _name_model(self, work: _Work, stage: str) -> None:
@@ -291,6 +330,7 @@ class EnrichmentChain:
         scores = {
             **work.scores,
             "cpu_s": work.cpu_s,
+            "gpu_s": work.gpu_s,
             "stage_seconds": {name: f"{s:.6f}" for name, s in work.seconds.items()},
         }
         if work.error is not None:

@@ -13,9 +13,10 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,7 @@ from processors.media.pixels import BgrConverter
 from processors.media.sandbox import Sandbox
 from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Sample
 from schemas.reasons import MediaReason
+from schemas.settings import Settings
 
 STAGE = "cut"
 MAX_FILE_BYTES = 4 * 2**30
@@ -41,11 +43,21 @@ _STALE_S = 60.0
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
+@dataclass
+class WrittenFiles:
+    """The files of one clip."""
+
+    columns: Sample = field(default_factory=dict)
+    """`CLIP_FILE` and `FRAME_FILES`, as far as they are wanted."""
+    cpu_s: float = 0.0
+
+
 @dataclass(frozen=True)
 class _Written:
     """What a pass wrote: names in the folder that it was given."""
 
     frames: tuple[str, ...] = ()
+    cpu_s: float = 0.0
     disk_full: str | None = None
     """Why nothing can be written, if so: that is no clip's fault."""
 
@@ -53,24 +65,24 @@ class _Written:
 class ClipFiles:
     """Writes the files of clips into folders of their own under the scratch folder."""
 
-    def __init__(
-        self, sandbox: Sandbox, scratch_dir: Path, request: FileRequest, sampling: FrameSampling
-    ) -> None:
-        """``sandbox`` lets its child write files; ``sampling`` says which frames are written."""
-        self._sandbox = sandbox
-        self._scratch_dir = scratch_dir
+    def __init__(self, settings: Settings, request: FileRequest, sampling: FrameSampling) -> None:
+        """``sampling`` says which frames are written."""
+        # One of its own: no other child may write files.
+        self._sandbox = Sandbox(settings.decode, max_file_bytes=MAX_FILE_BYTES)
+        self._scratch_dir = settings.scratch_dir
         self._request = request
         self._sampling = sampling
         self._resources = ExitStack()
         self._own: Path | None = None
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Remove what is left."""
+        """End the child and remove what is left; nothing can be written any more."""
+        self._sandbox.close()
         self._resources.close()
-        self._own = None
 
-    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> Sample:
-        """The columns that hold the paths of one clip's files; ``cleanup`` removes them.
+    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> WrittenFiles:
+        """The files of one clip; ``cleanup`` removes them. Several threads may call it.
 
         Raises `MediaError` (stage ``cut``) if the clip cannot be written, `DependencyFault` if
         nothing can be.
@@ -82,25 +94,26 @@ class ClipFiles:
             raise DependencyFault(f"clips cannot be cut in {self._scratch_dir}: {error}") from error
         if written.disk_full is not None:
             raise DependencyFault(f"{self._scratch_dir} cannot be written: {written.disk_full}")
-        columns: Sample = {}
+        files = WrittenFiles(cpu_s=written.cpu_s)
         if self._request.cut:
-            columns[CLIP_FILE] = str(_cut_path(Path(folder)))
+            files.columns[CLIP_FILE] = str(_cut_path(Path(folder)))
         if self._request.frames:
-            columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
-        return columns
+            files.columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
+        return files
 
     def _folder(self) -> Path:
         """A folder of our own, locked, so that it is no leftover of a process that was killed."""
-        if self._own is None:
-            self._scratch_dir.mkdir(parents=True, exist_ok=True)
-            _sweep(self._scratch_dir)
-            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=self._scratch_dir))
-            self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._resources.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._own = folder
-        return self._own
+        with self._lock:
+            if self._own is None:
+                self._scratch_dir.mkdir(parents=True, exist_ok=True)
+                _sweep(self._scratch_dir)
+                folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=self._scratch_dir))
+                self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._resources.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._own = folder
+            return self._own
 
     def _run(self, media: str, span: ClipSpan, folder: str) -> _Written:
         sandbox = self._sandbox
@@ -124,6 +137,7 @@ def write_clip_files(
     media: str, span: ClipSpan, folder: str, request: FileRequest, sampling: FrameSampling
 ) -> _Written:
     """Decode a clip once and write what is wanted of it; runs in the sandbox's child."""
+    cpu_before = time.process_time()
     try:
         with ExitStack() as stack:
             reader = stack.enter_context(ClipReader(media))
@@ -132,7 +146,7 @@ def write_clip_files(
                 writer = CutWriter(_cut_path(Path(folder)), span.time_base, span.duration)
                 cut = stack.enter_context(writer)
             pictures = _Pictures(Path(folder), sampling, span) if request.frames else None
-            return _write(reader, span, cut, pictures)
+            frames = _write(reader, span, cut, pictures)
     except OSError as error:
         # libav's errors of the system are of this class as well.
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -144,11 +158,13 @@ def write_clip_files(
                 stage=STAGE,
             ) from None
         raise
+    return _Written(frames, cpu_s=time.process_time() - cpu_before)
 
 
 def _write(
     reader: ClipReader, span: ClipSpan, cut: CutWriter | None, pictures: _Pictures | None
-) -> _Written:
+) -> tuple[str, ...]:
+    """The names of the pictures."""
     last = None
     for pts, frame in reader.frames(span):
         offset = pts - span.start_pts
@@ -160,7 +176,7 @@ def _write(
         last = frame
     if last is None:
         raise MediaError(MediaReason.NO_FRAMES, "no frame of the clip could be decoded")
-    return _Written(() if pictures is None else pictures.finish(last))
+    return () if pictures is None else pictures.finish(last)
 
 
 class _Pictures:

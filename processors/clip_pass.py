@@ -8,7 +8,9 @@ of a clip held at once. `processors.clip_decoder` calls it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import av
 import cv2
@@ -20,14 +22,15 @@ from processors.errors import MediaError
 from processors.frames import (
     FrameRequest,
     FrameSampling,
+    Pixels,
     Sampler,
     encode_jpeg,
     to_luma,
-    to_model_size,
 )
-from processors.media.pixels import BgrConverter
+from processors.media.pixels import BgrConverter, Image, coded_rgb
 from processors.motion import MotionMeter, MotionParameters
 from processors.quality import FrameQuality, measure
+from processors.resize import Resize
 from schemas.reasons import MediaReason
 
 STAGE = "decode"
@@ -140,6 +143,14 @@ class _Track:
             del self.taken[1::2]
 
 
+_Look = tuple[str, Resize]
+"""Pixels and size of a picture that a model wants; requests that agree on it share one."""
+
+
+def _look(request: FrameRequest) -> _Look:
+    return request.pixels, request.resize
+
+
 class _Picture:
     """A taken frame: what was made of its pixels. The pixels themselves are not kept."""
 
@@ -147,7 +158,46 @@ class _Picture:
         self.pts = pts
         self.jpeg: bytes | None = None
         self.quality: FrameQuality | None = None
-        self.images: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        self.images: dict[_Look, Image] = {}
+
+
+class _Pixels:
+    """One decoded frame's pixels, converted once for all that want them, and only if any does."""
+
+    def __init__(
+        self, frame: av.VideoFrame, to_bgr: BgrConverter, seconds: dict[str, float]
+    ) -> None:
+        self._frame = frame
+        self._to_bgr = to_bgr
+        self._seconds = seconds
+        self._made: dict[str, Image] = {}
+
+    @property
+    def bgr(self) -> Image:
+        """Upright, as `BgrConverter` gives it."""
+        return self._of("bgr", lambda: self._to_bgr(self._frame))
+
+    def rgb(self, pixels: Pixels) -> Image:
+        """As `FrameRequest.pixels` says."""
+        if pixels == "coded":
+            return self._of("coded", lambda: coded_rgb(self._frame))
+        bgr = self.bgr
+        return self._of("upright", lambda: cast(Image, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)))
+
+    def _of(self, name: str, make: Callable[[], Image]) -> Image:
+        if name not in self._made:
+            started = time.perf_counter()
+            self._made[name] = make()
+            self._seconds["frames"] += time.perf_counter() - started
+        return self._made[name]
+
+
+def _stack(pictures: list[Image]) -> Image:
+    """Pictures of one clip as one array; a stream may change its shape on the way."""
+    height, width = pictures[0].shape[:2]
+    return np.stack(
+        [p if p.shape[:2] == (height, width) else cv2.resize(p, (width, height)) for p in pictures]
+    )
 
 
 class _ClipPass:
@@ -176,10 +226,11 @@ class _ClipPass:
         self._last = None
         if not (stored or moving or any(wanted)):
             return
-        bgr = self._pixels(frame)
+        pixels = _Pixels(frame, self._to_bgr, self.seconds)
         if stored or any(wanted):
-            self._last = self._keep(_Picture(pts), bgr, stored, wanted)
+            self._last = self._keep(_Picture(pts), pixels, stored, wanted)
         if moving and self._meter is not None:
+            bgr = pixels.bgr
             started = time.perf_counter()
             self._meter.add(index, bgr)
             self.seconds["motion"] += time.perf_counter() - started
@@ -188,12 +239,13 @@ class _ClipPass:
         """The clip's result; the arguments are its last frame."""
         stored = self._stored.sampler.take_last()
         wanted = [track.sampler.take_last() for track in self._tracks]
+        pixels = _Pixels(frame, self._to_bgr, self.seconds)
         if stored or any(wanted):
-            self._keep(self._last or _Picture(pts), self._pixels(frame), stored, wanted)
+            self._keep(self._last or _Picture(pts), pixels, stored, wanted)
         clip = DecodedClip()
         if self._meter is not None:
             if self._meter.wants_last(index):
-                bgr = self._pixels(frame)
+                bgr = pixels.bgr
                 started = time.perf_counter()
                 self._meter.add_last(bgr)
                 self.seconds["motion"] += time.perf_counter() - started
@@ -208,32 +260,31 @@ class _ClipPass:
             if picture.quality is not None:
                 clip.quality.append(picture.quality)
         for request, track in zip(self._plan.requests, self._tracks, strict=True):
-            size = (request.width, request.height)
-            clip.images[request.column] = np.stack([p.images[size] for p in track.taken])
+            chosen = [track.taken[index] for index in request.sampling.chosen(len(track.taken))]
+            clip.images[request.column] = _stack([p.images[_look(request)] for p in chosen])
         return clip
 
-    def _pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        started = time.perf_counter()
-        pixels = self._to_bgr(frame)
-        self.seconds["frames"] += time.perf_counter() - started
-        return pixels
-
     def _keep(
-        self, picture: _Picture, bgr: NDArray[np.uint8], stored: bool, wanted: list[bool]
+        self, picture: _Picture, pixels: _Pixels, stored: bool, wanted: list[bool]
     ) -> _Picture:
         """Make of the frame what those that take it need, and remember it for them."""
-        started = time.perf_counter()
         for request, track, wants in zip(self._plan.requests, self._tracks, wanted, strict=True):
             if wants:
-                size = (request.width, request.height)
-                if size not in picture.images:
-                    picture.images[size] = to_model_size(bgr, *size)
+                look = _look(request)
+                if look not in picture.images:
+                    rgb = pixels.rgb(request.pixels)
+                    started = time.perf_counter()
+                    picture.images[look] = request.resize(rgb)
+                    self.seconds["frames"] += time.perf_counter() - started
                 track.take(picture)
         if stored and self._plan.jpeg and picture.jpeg is None:
+            bgr = pixels.bgr
+            started = time.perf_counter()
             picture.jpeg = encode_jpeg(bgr)
-        self.seconds["frames"] += time.perf_counter() - started
+            self.seconds["frames"] += time.perf_counter() - started
         if stored:
             if picture.quality is None:
+                bgr = pixels.bgr
                 started = time.perf_counter()
                 picture.quality = measure(to_luma(bgr))
                 self.seconds["quality"] += time.perf_counter() - started

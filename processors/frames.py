@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from processors.media.pixels import Image
+from processors.resize import Resize
+
+Pixels = Literal["upright", "coded"]
 
 JPEG_QUALITY = 90
 """Of stored frames. High enough that models judge a stored frame nearly as the decoded one."""
@@ -37,12 +39,20 @@ class FrameSampling:
     method: Literal["all_keyframes", "uniform"] = "all_keyframes"
     frame_num: int = 3
     """Frames that ``uniform`` takes."""
+    at_most: int | None = None
+    """Of the frames taken, this many are kept, evenly; None: all."""
 
     def sampler(self, duration: int, frame_count: int | None) -> Sampler:
         """A sampler for one clip of ``duration`` (in units of its time base)."""
         if self.method == "uniform":
             return UniformSampler(self.frame_num, duration, frame_count)
         return KeyframeSampler()
+
+    def chosen(self, taken: int) -> list[int]:
+        """Which of the frames taken are kept, by number: DataJuicer's choice of stored frames."""
+        if self.at_most is None or taken <= self.at_most:
+            return list(range(taken))
+        return [int(index) for index in np.linspace(0, taken - 1, self.at_most, dtype=int)]
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,12 @@ class FrameRequest:
     column: str
     """Where they come in a sample: uint8 ``[n, height, width, 3]``, RGB, in order of time."""
     sampling: FrameSampling
-    width: int
-    height: int
-    """Frames are stretched to this size with an antialiasing bilinear filter."""
+    resize: Resize
+    """How they are brought to the model's size."""
+    pixels: Pixels = "upright"
+    """``upright``: as players show them, turned and with the colour matrix that they state.
+    ``coded``: as they are stored, by libav's default conversion, which is what DataJuicer's
+    models look at."""
 
 
 class Sampler(ABC):
@@ -130,15 +143,6 @@ def to_luma(bgr: Image) -> NDArray[np.uint8]:
     """Luma of a picture by BT.601's weights, uint8 ``[h, w]``, 0 to 255."""
     luma: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
     return luma
-
-
-def to_model_size(bgr: Image, width: int, height: int) -> NDArray[np.uint8]:
-    """RGB uint8 ``[height, width, 3]``, by swscale's bilinear filter, which antialiases."""
-    picture = av.VideoFrame.from_ndarray(bgr, format="bgr24")
-    small = picture.reformat(
-        width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
-    )
-    return cast(NDArray[np.uint8], small.to_ndarray())
 
 
 def encode_jpeg(bgr: Image) -> bytes:

@@ -6,17 +6,19 @@ An operator that nothing here runs stops the start; none is skipped or replaced.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from processors.clip_pass import DecodePlan
 from processors.datajuicer.hosts import DataJuicerHost
 from processors.datajuicer.stage import DataJuicerStage
 from processors.errors import StageStartError
-from processors.frames import FrameSampling
+from processors.frames import FrameSampling, Pixels
 from processors.motion import MotionParameters
 from processors.safety import OpenNsfwStage
 from processors.stage import Stage
 from schemas.operators import (
+    AestheticsFilter,
     CaptionFromVideo,
     DataJuicerOperator,
     ExtractFrames,
@@ -30,9 +32,9 @@ from schemas.settings import Settings
 
 _MEASURED_IN_DECODING = (ExtractFrames, MotionScoreFilter, FrameQualityFilter)
 """Operators whose work is done where the frames are decoded."""
-_RUNNABLE_RECIPE = "recipes/laptop.yaml"
 
 _Kind = TypeVar("_Kind", bound=Operator)
+_Looking = NsfwFilter | AestheticsFilter | CaptionFromVideo
 
 
 def find(recipe: Recipe, kind: type[_Kind]) -> _Kind | None:
@@ -40,39 +42,85 @@ def find(recipe: Recipe, kind: type[_Kind]) -> _Kind | None:
     return next((o for o in recipe.operators if isinstance(o, kind)), None)
 
 
-def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
-    """The model stages of a recipe by operator, not yet set up.
+def uses_torch(recipe: Recipe) -> bool:
+    """Whether a stage of the recipe runs a model by torch, and has use for a GPU."""
+    return any(_is_torch(operator) for operator in recipe.operators)
 
-    Raises `StageStartError` with one line that names every operator that cannot run.
+
+def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
+    """The stages of a recipe by operator, not yet set up.
+
+    Raises `StageStartError` with one line that names what cannot run, and why.
     """
     stages: dict[str, Stage] = {}
-    missing = []
     further = [o for o in recipe.operators if isinstance(o, DataJuicerOperator)]
     # One process for all of them: it takes seconds to start, and hundreds of megabytes.
     host = DataJuicerHost(settings, [(o.name, o.parameters) for o in further])
     captioned = False
     for operator in recipe.operators:
         captioned = captioned or isinstance(operator, CaptionFromVideo)
-        if isinstance(operator, _MEASURED_IN_DECODING):
-            continue
         if isinstance(operator, DataJuicerOperator):
             stages[operator.op] = DataJuicerStage(operator, host, settings, captioned=captioned)
-            continue
-        if isinstance(operator, NsfwFilter) and operator.engine == "open_nsfw_onnx":
-            stages[operator.op] = OpenNsfwStage(operator, settings.model_dir)
-        elif isinstance(operator, NsfwFilter):
-            missing.append(
-                f"{operator.op} with engine {operator.engine} ({operator.hf_nsfw_model}); "
-                "engine open_nsfw_onnx runs"
-            )
-        else:
-            missing.append(operator.op)
-    if missing:
-        raise StageStartError(
-            f"recipe {recipe.name}: this version has no stage for {', nor for '.join(missing)}. "
-            f"{_RUNNABLE_RECIPE} runs as it is"
-        )
+        elif not isinstance(operator, _MEASURED_IN_DECODING):
+            stages[operator.op] = _stage(operator, recipe, settings)
     return stages
+
+
+def _stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stage:
+    if isinstance(operator, NsfwFilter) and operator.engine == "open_nsfw_onnx":
+        return OpenNsfwStage(operator, settings.model_dir, _sampling(operator, recipe))
+    if _is_torch(operator):
+        return _torch_stage(operator, recipe, settings)
+    raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")
+
+
+def _is_torch(operator: Operator) -> bool:
+    return (
+        isinstance(operator, AestheticsFilter)
+        or (isinstance(operator, NsfwFilter) and operator.engine == "transformers")
+        or (isinstance(operator, CaptionFromVideo) and operator.engine != "openai")
+    )
+
+
+def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stage:
+    # Imported here: torch takes seconds to load, and recipes without it need not have it.
+    try:
+        from processors.models.aesthetics import AestheticsStage
+        from processors.models.safety import ImageClassifierSafetyStage
+        from processors.models.video_blip import VideoBlipStage
+    except ImportError as error:
+        raise StageStartError(
+            f"stage {operator.stage}: {operator.op} needs torch and transformers ({error}); "
+            "run `make setup-models`"
+        ) from None
+    pixels: Pixels = "coded" if recipe.compat == "dj" else "upright"
+    match operator:
+        case NsfwFilter():
+            return ImageClassifierSafetyStage(
+                operator, _sampling(operator, recipe), pixels, settings
+            )
+        case AestheticsFilter():
+            return AestheticsStage(operator, _sampling(operator, recipe), pixels, settings)
+        case CaptionFromVideo(engine="video_blip"):
+            return VideoBlipStage(operator, _sampling(operator, recipe), pixels, settings)
+    raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")
+
+
+def _sampling(operator: _Looking, recipe: Recipe) -> FrameSampling:
+    """The frames an operator looks at: its own, or some of those that were extracted before."""
+    if operator.frame_field is None:
+        return FrameSampling(operator.frame_sampling_method, operator.frame_num)
+    extract = find(recipe, ExtractFrames)
+    if extract is None or extract.frame_field != operator.frame_field:
+        raise StageStartError(
+            f"recipe {recipe.name}: {operator.op} looks at frame_field {operator.frame_field}, "
+            f"which no {ExtractFrames.op} of the recipe makes"
+        )
+    return replace(_extracted(extract), at_most=operator.frame_num)
+
+
+def _extracted(extract: ExtractFrames) -> FrameSampling:
+    return FrameSampling(extract.frame_sampling_method, extract.frame_num)
 
 
 def decode_plan(recipe: Recipe, stages: Sequence[Stage]) -> DecodePlan:
@@ -80,7 +128,7 @@ def decode_plan(recipe: Recipe, stages: Sequence[Stage]) -> DecodePlan:
     extract, motion = find(recipe, ExtractFrames), find(recipe, MotionScoreFilter)
     requests = tuple(request for stage in stages if (request := stage.frames()) is not None)
     if extract is not None:
-        frames = FrameSampling(extract.frame_sampling_method, extract.frame_num)
+        frames = _extracted(extract)
     else:
         # Quality is measured in any case, then on the frames that a model looks at.
         frames = requests[0].sampling if requests else FrameSampling()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from processors.errors import MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling
+from processors.resize import Stretched
+from processors.scores import reduce_scores
 from processors.stage import ModelIdentity, Sample, Stage
 from schemas.operators import NsfwFilter, Reduce
 from schemas.reasons import MediaReason
@@ -44,12 +46,17 @@ class OpenNsfwStage(Stage):
     """Probability that a clip is not safe for work, reduced over its frames."""
 
     name = "safety"
-    batch_size: ClassVar[int] = 16
+    batch_size = 16
     """Frames a call of the model: more do not make it faster on a CPU, only larger."""
 
-    def __init__(self, operator: NsfwFilter, model_dir: Path) -> None:
+    def __init__(
+        self, operator: NsfwFilter, model_dir: Path, sampling: FrameSampling | None = None
+    ) -> None:
+        """``sampling``: of the frames that it looks at; the operator's own by default."""
         self._file = model_dir / MODEL_FILE
-        self._sampling = FrameSampling(operator.frame_sampling_method, operator.frame_num)
+        self._sampling = sampling or FrameSampling(
+            operator.frame_sampling_method, operator.frame_num
+        )
         self._reduce: Reduce = operator.reduce_mode
         self._session: onnxruntime.InferenceSession | None = None
 
@@ -60,7 +67,7 @@ class OpenNsfwStage(Stage):
         return (SCORE_COLUMN,)
 
     def frames(self) -> FrameRequest:
-        return FrameRequest(FRAMES_COLUMN, self._sampling, _RESIZE, _RESIZE)
+        return FrameRequest(FRAMES_COLUMN, self._sampling, Stretched(_RESIZE, _RESIZE))
 
     @property
     def model(self) -> ModelIdentity:
@@ -143,13 +150,6 @@ class OpenNsfwStage(Stage):
         (outputs,) = self._session.run(None, {self._session.get_inputs()[0].name: inputs})
         scores: NDArray[np.float64] = np.asarray(outputs, dtype=np.float64)[:, _UNSAFE_CLASS]
         return scores
-
-
-def reduce_scores(scores: NDArray[np.float64], mode: Reduce) -> float:
-    """One score of a clip from those of its frames, at least one."""
-    if mode == "avg":
-        return float(scores.mean())
-    return float(scores.max() if mode == "max" else scores.min())
 
 
 def _prepare(frame: NDArray[np.uint8]) -> NDArray[Any]:

@@ -73,15 +73,16 @@ class Stage(ABC):
     """In lower case with underscores: a metric label and a part of column names. A value of the
     class; of the instance only where one class runs operators of many names."""
     resources: ClassVar[Resources] = Resources()
-    batch_size: ClassVar[int] = 1
+    batch_size: int = 1
     """Items (clips, or frames where the stage looks at frames) that it takes at once best."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # ABCMeta works this out after us.
         abstract = [
-            method
-            for method in ("inputs", "outputs", "process")
-            if getattr(getattr(cls, method), "__isabstractmethod__", False)
+            name
+            for name in dir(cls)
+            if getattr(getattr(cls, name, None), "__isabstractmethod__", False)
         ]
         if abstract and "name" not in cls.__dict__:
             return  # An intermediate class, to be completed further down.
@@ -123,6 +124,11 @@ class Stage(ABC):
     def model(self) -> ModelIdentity | None:
         """The model behind the scores, known after `setup`; None if there is none."""
         return None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU, known after `setup`: its time is GPU time then."""
+        return False
 
     @abstractmethod
     def process(self, batch: Sequence[Sample]) -> Sequence[Outcome]:

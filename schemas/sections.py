@@ -5,7 +5,7 @@ How a file and the environment become these is in `schemas.settings`.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -128,10 +128,16 @@ class PoolSettings(_Section):
     """Ray actors, each with its own models and decoder."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that Ray reserves for one."""
+    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
+    """GPUs that Ray reserves for one; null: one where the recipe's models and the cluster have
+    use for it, else none."""
+    decoders_per_actor: Annotated[int, Field(ge=1)] = 1
+    """Decoding processes of one actor; more feed a GPU that waits for frames."""
     micro_batch_clips: Annotated[int, Field(ge=1)] = 32
     """Most clips in one call of an actor."""
     calls_in_flight: Annotated[int, Field(ge=1)] = 2
-    """Micro-batches handed out and not yet finished, an actor."""
+    """Micro-batches handed out and not yet finished, an actor. They run side by side in it, and
+    the models' batches are filled from all of them."""
     plan_rows: Annotated[int, Field(ge=1)] = 20_000
     """Most clips read ahead of what is dispatched."""
     poll_interval_s: Seconds = 0.3
@@ -164,6 +170,14 @@ class ModelSettings(_Section):
 
     dir: str = ""
     """Folder of model files; by default ``.cache/models`` of the checkout (``make setup``)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models of a hub compute; ``auto``: on a GPU where the process sees one."""
+    frames_per_batch: Annotated[int, Field(ge=1)] = 64
+    """Most frames in one pass of a vision model; halved by itself if they do not fit."""
+    clips_per_batch: Annotated[int, Field(ge=1)] = 32
+    """Most clips that are captioned in one pass; halved by itself if they do not fit."""
+    batch_wait_s: Annotated[float, Field(ge=0)] = 0.5
+    """How long a batch that is not full waits for clips of other micro-batches."""
 
 
 class LocalSettings(_Section):

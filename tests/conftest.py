@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from deploy.local.marked import find
 from deploy.local.stack import Stack
 from deploy.local.state import StateFolder
 from schemas.settings import CHECKOUT, Settings, load_settings
+
+# Read when the hub's client is imported: no test reaches for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:

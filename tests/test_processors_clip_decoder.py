@@ -20,6 +20,7 @@ from processors.frames import MAX_KEYFRAMES, FrameRequest, FrameSampling
 from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
 from processors.motion import MotionParameters
+from processors.resize import Stretched
 from processors.split import split_video
 from schemas.operators import SplitByScene
 from schemas.reasons import MediaReason
@@ -29,8 +30,8 @@ KEYFRAMES = FrameSampling("all_keyframes")
 PLAN = DecodePlan(
     KEYFRAMES,
     requests=(
-        FrameRequest("small", KEYFRAMES, 32, 24),
-        FrameRequest("even", FrameSampling("uniform", 3), 48, 48),
+        FrameRequest("small", KEYFRAMES, Stretched(32, 24)),
+        FrameRequest("even", FrameSampling("uniform", 3), Stretched(48, 48)),
     ),
     motion=MotionParameters(),
 )

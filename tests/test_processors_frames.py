@@ -19,9 +19,9 @@ from processors.frames import (
     Sampler,
     encode_jpeg,
     to_luma,
-    to_model_size,
 )
 from processors.media.pixels import BgrConverter
+from processors.resize import Stretched
 
 to_bgr = BgrConverter()
 
@@ -159,9 +159,9 @@ def test_a_colour_tag_that_nobody_can_convert_costs_no_clip(tag: int) -> None:
 
 
 def test_model_pictures_are_rgb_of_the_size_asked_for() -> None:
-    bgr = np.zeros((120, 200, 3), dtype=np.uint8)
-    bgr[..., 0] = 250
-    small = to_model_size(bgr, 64, 48)
+    blue = np.zeros((120, 200, 3), dtype=np.uint8)
+    blue[..., 2] = 250
+    small = Stretched(64, 48)(blue)
     assert small.shape == (48, 64, 3)
     assert small.dtype == np.uint8
     assert small[..., 2].min() >= 248
@@ -171,7 +171,7 @@ def test_model_pictures_are_rgb_of_the_size_asked_for() -> None:
 def test_making_a_picture_smaller_averages_instead_of_picking() -> None:
     stripes = np.zeros((256, 256, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
-    small = to_model_size(stripes, 32, 32)
+    small = Stretched(32, 32)(stripes)
     assert np.abs(small[4:-4, 4:-4].astype(int) - 127).max() <= 6
 
 

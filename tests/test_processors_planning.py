@@ -64,25 +64,29 @@ def test_frames_that_are_not_stored_are_not_encoded() -> None:
     assert not plan_of(wanted).jpeg
 
 
-@pytest.mark.parametrize(
-    "operator",
-    ["video_nsfw_filter", "video_aesthetics_filter", "video_captioning_from_video_mapper"],
-)
-def test_an_operator_without_a_stage_stops_the_start(operator: str) -> None:
-    with pytest.raises(StageStartError, match=operator):
-        stages_of(recipe(operator), SETTINGS)
+def test_a_stage_may_look_at_the_frames_that_were_extracted() -> None:
+    wanted = recipe(
+        "video_extract_frames_mapper: "
+        "{frame_sampling_method: uniform, frame_num: 7, frame_field: sampled}",
+        "video_nsfw_filter: {engine: open_nsfw_onnx, frame_field: sampled, frame_num: 3}",
+    )
+    (request,) = plan_of(wanted).requests
+    assert request.sampling == FrameSampling("uniform", 7, at_most=3)
+    assert request.sampling.chosen(7) == [0, 3, 6]
+    assert request.sampling.chosen(2) == [0, 1]
 
 
-def test_every_operator_that_a_recipe_may_name_is_run_or_refused() -> None:
+def test_frames_that_no_operator_extracts_stop_the_start() -> None:
+    wanted = recipe("video_nsfw_filter: {engine: open_nsfw_onnx, frame_field: sampled}")
+    with pytest.raises(StageStartError, match="frame_field sampled, which no video_extract"):
+        stages_of(wanted, SETTINGS)
+
+
+def test_every_operator_that_a_recipe_may_name_is_run() -> None:
     for name in sorted(OPERATORS.keys() - {"video_split_by_scene_mapper"}):
-        try:
-            stages = stages_of(recipe(name), SETTINGS)
-        except StageStartError as error:
-            assert name in str(error)  # noqa: PT017 - some are run, and raise nothing
-        else:
-            assert name in stages or name in {
-                "video_duration_filter",
-                "video_extract_frames_mapper",
-                "video_motion_score_filter",
-                "cliplake_frame_quality_filter",
-            }
+        assert name in stages_of(recipe(name), SETTINGS) or name in {
+            "video_duration_filter",
+            "video_extract_frames_mapper",
+            "video_motion_score_filter",
+            "cliplake_frame_quality_filter",
+        }

@@ -10,9 +10,10 @@ import pytest
 from media import sample
 
 from processors.errors import MediaError, StageStartError
-from processors.frames import to_model_size
 from processors.media.pixels import BgrConverter
-from processors.safety import FRAMES_COLUMN, MODEL_FILE, OpenNsfwStage, reduce_scores
+from processors.resize import Stretched
+from processors.safety import FRAMES_COLUMN, MODEL_FILE, OpenNsfwStage
+from processors.scores import reduce_scores
 from schemas.operators import NsfwFilter
 from schemas.reasons import MediaReason
 from schemas.settings import load_settings
@@ -34,7 +35,7 @@ def frames() -> dict[str, np.ndarray]:
     for name in REFERENCE:
         with av.open(str(sample(name))) as container:
             picture = BgrConverter()(next(container.decode(video=0)))
-        found[name] = to_model_size(picture, 256, 256)
+        found[name] = Stretched(256, 256)(np.ascontiguousarray(picture[..., ::-1]))
     return found
 
 

@@ -14,14 +14,15 @@ from typing import Any
 
 _INSTALLERS = frozenset({"pip", "pip3", "uv", "mim", "conda", "poetry", "pipenv", "setup.py"})
 _FETCHERS = frozenset({"git", "wget", "curl", "gdown"})
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def forbid_installs_and_fetches() -> None:
     """From here on, for this process: `ImportError` where a package would be installed.
 
-    Where ``HF_HUB_OFFLINE`` is set, also `OSError` where a file would be downloaded by other
-    means than the hub's own client, which obeys the variable by itself.
+    Where ``HF_HUB_OFFLINE`` is set, also `OSError` where a file would be downloaded by urllib,
+    requests or a program; the hub's own client obeys the variable by itself.
     """
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
 
@@ -30,8 +31,8 @@ def forbid_installs_and_fetches() -> None:
             _check_command(_words(arguments[1]), offline)
         elif event == "os.system":
             _check_command(_words(arguments[0]), offline)
-        elif event == "urllib.Request" and offline:
-            raise OSError(_offline(arguments[0]))
+        elif event == "http.client.connect" and offline and arguments[1] not in _THIS_MACHINE:
+            raise OSError(_offline(f"from {arguments[1]}"))
 
     sys.addaudithook(check)
 

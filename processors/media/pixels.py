@@ -6,6 +6,8 @@ byte for byte. What is done with them is elsewhere.
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +64,23 @@ class BgrConverter:
         rotation = self._rotation
         turn = _ROTATIONS.get(frame_rotation(frame) if rotation is None else rotation)
         return image if turn is None else cv2.rotate(image, turn)
+
+
+def coded_rgb(frame: VideoFrame) -> Image:
+    """uint8 RGB ``[height, width, 3]`` as PyAV 13 converts by default, which DataJuicer pins.
+
+    Not turned, and BT.601's matrix whatever the frame states; its range is honoured. The same
+    bytes, but for 4:2:0 of an odd height or more than 8 bits: there its libswscale put chroma
+    half a line too low, which no option brings back.
+    """
+    rgb = frame.reformat(
+        format="rgb24",
+        src_colorspace=Colorspace.DEFAULT,
+        dst_colorspace=Colorspace.DEFAULT,
+        interpolation=Interpolation.BILINEAR,
+        threads=1,
+    )
+    return cast(Image, rgb.to_ndarray())
 
 
 def frame_rotation(frame: VideoFrame) -> int:

@@ -1,0 +1,105 @@
+"""Where torch computes, and in what precision; and batches that fit its memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from processors.errors import DependencyFault, StageStartError
+from schemas.sections import ModelSettings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place to compute."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def is_gpu(self) -> bool:
+        return bool(self.device.type == "cuda")
+
+
+def pick_device(settings: ModelSettings, cpus: float, *, stage: str) -> Device:
+    """The device that the settings name; ``auto`` is a GPU if this process sees one.
+
+    bfloat16 on a GPU and float32 on a CPU, where bfloat16 is slower and no parity is left.
+    ``cpus`` is how many cores this process may use. `StageStartError` if there is no such device.
+    """
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif name == "cuda" and not torch.cuda.is_available():
+        raise StageStartError(
+            f"stage {stage}: models.device is cuda, and torch {torch.__version__} sees no GPU "
+            "here; see pool.gpus_per_actor, or set models.device to auto"
+        )
+    if name == "cpu":
+        torch.set_num_threads(max(1, int(cpus)))
+    return Device(torch.device(name), torch.bfloat16 if name == "cuda" else torch.float32)
+
+
+class FittingBatches:
+    """Runs a model over batches of a size that fits the device's memory.
+
+    A batch that does not fit is halved and tried again, and the size that fits is kept.
+    """
+
+    def __init__(self, size: int, *, stage: str, unit: str) -> None:
+        self.size = size
+        """Items of the largest batch that is tried."""
+        self._stage = stage
+        self._unit = unit
+
+    def run(
+        self, function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]
+    ) -> list[Result]:
+        """``function`` over all items, in order, one result each.
+
+        `DependencyFault` if not even one item fits: that is the device's fault, not the item's.
+        """
+        results: list[Result] = []
+        while len(results) < len(items):
+            batch = items[len(results) : len(results) + self.size]
+            try:
+                results += function(batch)
+            except Exception as error:
+                if not _out_of_memory(error):
+                    raise
+                problem = str(error).splitlines()[0]
+            else:
+                continue
+            # Outside of the handler: the exception's frames hold the tensors that filled it.
+            self._shrink(len(batch), problem)
+        return results
+
+    def _shrink(self, tried: int, problem: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if tried == 1:
+            raise DependencyFault(
+                f"stage {self._stage}: the device's memory does not hold one {self._unit}: "
+                f"{problem}"
+            )
+        self.size = max(1, tried // 2)
+        logger.warning(
+            "stage %s: %d %ss do not fit the device's memory, going on with %d at once",
+            self._stage, tried, self._unit, self.size,
+        )  # fmt: skip
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
