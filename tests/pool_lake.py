@@ -67,7 +67,7 @@ def clip(number: int, **changes: Any) -> dict[str, Any]:
         "end_pts": 3 * (number % 3) + 3,
         "time_base": "1/1",
         "duration_s": 3.0,
-        "split_fingerprint": "f",
+        "split_fingerprint": recipe().split_fingerprint,
         "duration_ok": True,
         "kafka_topic": "video-uploads",
         "kafka_partition": 1,

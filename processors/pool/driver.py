@@ -40,12 +40,16 @@ class Driver:
         """Make `run` drain and return; from a signal handler or another thread."""
         self._stop.set()
 
-    def run(self, *, rescan: bool = False, until_idle: bool = False) -> None:
+    def run(
+        self, *, rescan: bool = False, until_idle: bool = False, any_split: bool = False
+    ) -> None:
         """Work until SIGTERM or SIGINT, or with ``until_idle`` until nothing is left to do.
 
         ``rescan`` reads the current table instead of going on at the stored position, then
-        follows. Raises `StageStartError` if a stage cannot start (nothing was taken then),
-        `ConfigError` for settings and tables, and `PoolError` with its exit code for the rest.
+        follows. ``any_split`` takes clips that were cut otherwise than the recipe says; without
+        it they are `OtherSplit`. Raises `StageStartError` if a stage cannot start (nothing was
+        taken then), `ConfigError` for settings and tables, and `PoolError` with its exit code
+        for the rest.
         """
         if self._settings.log_level != "DEBUG":
             # It writes several lines at INFO for each commit, and there is one a second.
@@ -67,8 +71,9 @@ class Driver:
                         if self._stop.is_set():
                             return
                         run = Run(
-                            self._settings, self._recipe, lake, workers, start, metrics, self._stop
-                        )
+                            self._settings, self._recipe, lake, workers, start, metrics,
+                            self._stop, any_split,
+                        )  # fmt: skip
                         run.loop(until_idle)
                 finally:
                     workers.close()
