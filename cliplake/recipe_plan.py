@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from processors.gates import reject_reasons
 from schemas.datajuicer import signatures
 from schemas.operators import (
     AestheticsFilter,
@@ -29,7 +30,6 @@ from schemas.operators import (
     Operator,
     SplitByScene,
 )
-from schemas.reasons import RejectReason
 from schemas.recipe import Recipe
 from schemas.tables import CLIP_FRAMES, CLIPS
 
@@ -131,7 +131,7 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def _step(operator: Operator) -> Step:
-    reasons = _reject_reasons(operator)
+    reasons = reject_reasons(operator)
     judged = {k: v for k, v in _gate(operator).items() if k != "any_or_all"}
     return Step(
         stage=operator.stage,
@@ -200,24 +200,6 @@ def _model(operator: Operator) -> str | None:
         case CustomStage():
             return str(operator.file)
     return None
-
-
-def _reject_reasons(operator: Operator) -> tuple[str, ...]:
-    reasons: tuple[RejectReason, ...] = ()
-    match operator:
-        case DurationFilter():
-            reasons = (RejectReason.TOO_SHORT, RejectReason.TOO_LONG)
-        case NsfwFilter():
-            reasons = (RejectReason.UNSAFE,)
-        case MotionScoreFilter():
-            reasons = (RejectReason.LOW_MOTION, RejectReason.HIGH_MOTION)
-        case AestheticsFilter():
-            reasons = (RejectReason.LOW_AESTHETICS, RejectReason.HIGH_AESTHETICS)
-        case FrameQualityFilter():
-            reasons = (RejectReason.LOW_QUALITY,)
-        case DataJuicerOperator(kind="filter"):
-            return (operator.name,)
-    return tuple(reason.value for reason in reasons)
 
 
 def _writes(operator: Operator) -> tuple[str, ...]:

@@ -126,8 +126,9 @@ def test_clips_of_many_snapshots_end_exactly_once(settings: Settings, lake: Lake
     )
     frames = lake.read("clip_frames").to_pylist()
     assert {(f["clip_id"], f["enrich_seq"]) for f in frames} == {
-        (r["clip_id"], r["enrich_seq"]) for r in rows.values()
+        (r["clip_id"], r["frames_seq"]) for r in rows.values()
     }
+    assert all(r["frames_seq"] == r["enrich_seq"] for r in rows.values())
     status = json.loads(status_path(settings).read_text())
     assert (status["kept"], status["in_flight"], status["snapshot"]) == (60, 0, 4)
 
@@ -174,7 +175,7 @@ def test_the_clips_of_a_video_go_to_one_call(settings: Settings, lake: Lake) -> 
 def test_clips_that_the_duration_filter_dropped_are_written_and_not_dispatched(
     settings: Settings, lake: Lake
 ) -> None:
-    short = pool_lake.clip(1, duration_ok=False, duration_reject_reason="too_short")
+    short = pool_lake.clip(1, duration_s=1.0)
     pool_lake.append_clips(lake, [pool_lake.clip(0), short])
     run(settings)
     row = enriched(lake)[pool_lake.clip_id(1)]

@@ -62,7 +62,7 @@ class Driver:
         with only_driver(self._settings):
             lake = Lake(self._settings)
             metrics = PoolMetrics()
-            start = _start(lake, rescan)
+            start = start_position(lake, rescan=rescan)
             with metrics.served(self._settings.metrics), ray_session(self._settings):
                 workers = Workers(self._recipe, self._settings, self._chain)
                 try:
@@ -95,8 +95,11 @@ class Driver:
                 signal.signal(number, handler)
 
 
-def _start(lake: Lake, rescan: bool) -> Position:
-    """Where to begin, in an epoch of our own. Nothing is written yet."""
+def start_position(lake: Lake, *, rescan: bool = False) -> Position:
+    """Where to begin, in an epoch of our own. Nothing is written yet.
+
+    `SourceLost` if there was a position and it cannot be found any more.
+    """
     stored = load_stored(lake)
     if rescan:
         position = rescan_position(lake)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -126,7 +127,7 @@ class Run:
         self._reporter.skipped(int((~new).sum()))
         if not self._any_split:
             self._require_split(chunk.rows.filter(pa.array(new)))
-        duration_ok = pc.fill_null(chunk.rows.column("duration_ok"), False).to_numpy()
+        duration_ok = self._right_duration(chunk.rows)
         to_do = np.flatnonzero(new & duration_ok)
         self._backlog.add(chunk.rows.take(to_do), to_do, chunk.span)
         dropped = np.flatnonzero(new & ~duration_ok)
@@ -140,6 +141,17 @@ class Run:
         other = rows.filter(pc.not_equal(rows.column("split_fingerprint"), wanted)).slice(0, 1)
         for clip in other.to_pylist():
             raise OtherSplit(clip["split_fingerprint"], wanted, clip["clip_id"])
+
+    def _right_duration(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which clips the recipe's duration filter lets pass.
+
+        Not their ``duration_ok``: the split's recipe may be an older one.
+        """
+        duration, duration_s = self._recipe.duration, rows.column("duration_s").to_numpy()
+        passes: npt.NDArray[np.bool_] = (duration_s >= duration.min_duration) & (
+            duration_s <= duration.max_duration
+        )
+        return passes
 
     # Working
 
