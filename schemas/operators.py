@@ -156,6 +156,10 @@ class MotionScoreFilter(_ScoreFilter):
         **_BOTH_BOUNDS,
         "frame_field": "motion is measured on the clip's own frames",
         "if_output_optical_flow": "the flow itself is not kept, only its score",
+        **dict.fromkeys(
+            ("pyr_scale", "levels", "winsize", "iterations", "poly_n", "poly_sigma", "flags"),
+            "the flow is measured as DataJuicer measures it by default",
+        ),
     }
 
     min_score: float = 0.25
