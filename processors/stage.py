@@ -144,6 +144,11 @@ class Stage(ABC):
             if missing:
                 raise ValueError(f"stage {self.name}: a sample lacks {', '.join(missing)}")
         results = self.process(batch)
+        if not isinstance(results, list):
+            raise ValueError(
+                f"stage {self.name}: process returned {type(results).__name__}; "
+                "it returns a list with one dict a sample"
+            )
         if len(results) != len(batch):
             raise ValueError(
                 f"stage {self.name}: {len(batch)} samples in, {len(results)} out; "
@@ -173,5 +178,8 @@ def _check_definition(cls: type[Stage], abstract: list[str]) -> None:
         raise TypeError(f"{where}: batch_size is {size!r}, and should be an integer from 1 on")
     if not isinstance(cls.resources, Resources):
         raise TypeError(f"{where}: resources is {cls.resources!r}; use Resources(cpus=…, gpus=…)")
-    if min(cls.resources.cpus, cls.resources.gpus) < 0:
+    amounts = (cls.resources.cpus, cls.resources.gpus)
+    if not all(isinstance(amount, int | float) for amount in amounts):
+        raise TypeError(f"{where}: cpus and gpus are numbers, and resources is {cls.resources!r}")
+    if min(amounts) < 0:
         raise TypeError(f"{where}: resources cannot be negative")
