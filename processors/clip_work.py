@@ -31,7 +31,7 @@ class ClipWork:
     """Path of the video, as long as a stage may want files of the clip."""
     has_files: bool = False
     sample: Sample = field(default_factory=dict)
-    """What stages look at."""
+    """What stages look at: the row itself, pictures, and what was measured so far."""
     scores: dict[str, Any] = field(default_factory=dict)
     """Columns of ``enriched_clips`` that were measured."""
     error: MediaError | None = None
@@ -42,6 +42,9 @@ class ClipWork:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by stage."""
     _decoded: DecodedClip | None = None
+
+    def __post_init__(self) -> None:
+        self.sample.update(self.clip)
 
     def fail(self, error: MediaError, stage: str) -> None:
         """It cannot be judged; ``stage`` is named where the error names none."""
@@ -59,6 +62,7 @@ class ClipWork:
         if decoded.motion_score is not None:
             self.scores["motion_score"] = decoded.motion_score
             self._name_model(MotionScoreFilter.stage, motion_model)
+        self.sample.update(self.scores)
 
     def take_scored(self, stage: Stage, scored: Scored) -> None:
         """What a stage gave."""
