@@ -114,6 +114,7 @@ def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stag
     # Imported here: torch takes seconds to load, and recipes without it need not have it.
     try:
         from processors.models.aesthetics import AestheticsStage
+        from processors.models.image_text import ImageTextStage
         from processors.models.safety import ImageClassifierSafetyStage
         from processors.models.video_blip import VideoBlipStage
     except ImportError as error:
@@ -129,7 +130,9 @@ def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stag
             )
         case AestheticsFilter():
             return AestheticsStage(operator, _sampling(operator, recipe), pixels, settings)
-        case CaptionFromVideo(engine="video_blip"):
+        case CaptionFromVideo(engine="image_text"):
+            return ImageTextStage(operator, _sampling(operator, recipe), pixels, settings)
+        case CaptionFromVideo():
             return VideoBlipStage(operator, _sampling(operator, recipe), pixels, settings)
     raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")
 
@@ -141,14 +144,9 @@ def _pixels(recipe: Recipe) -> Pixels:
 
 def _sampling(operator: _Looking, recipe: Recipe) -> FrameSampling:
     """The frames an operator looks at: its own, or some of those that were extracted before."""
-    if operator.frame_field is None:
-        return FrameSampling(operator.frame_sampling_method, operator.frame_num)
     extract = find(recipe, ExtractFrames)
-    if extract is None or extract.frame_field != operator.frame_field:
-        raise StageStartError(
-            f"recipe {recipe.name}: {operator.op} looks at frame_field {operator.frame_field}, "
-            f"which no {ExtractFrames.op} of the recipe makes"
-        )
+    if operator.frame_field is None or extract is None:
+        return FrameSampling(operator.frame_sampling_method, operator.frame_num)
     return replace(_extracted(extract), at_most=operator.frame_num)
 
 
