@@ -92,7 +92,10 @@ class CaptionStage(Stage):
         self._load(checkpoint.folder, self._device)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(
-                checkpoint.folder, local_files_only=True, padding_side="left"
+                checkpoint.folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                padding_side="left",
             )
             self.ping()
         except Exception as error:
