@@ -82,10 +82,11 @@ $(STAMPS)/models: requirements/models.txt | $(STAMPS)/workers
 	@$(BIN)/python $(PIP) install -r requirements/models.txt
 	@touch $@
 
-$(STAMPS)/datajuicer: requirements/datajuicer.txt | $(STAMPS)/checked
+$(STAMPS)/datajuicer: requirements/datajuicer.txt requirements/datajuicer-no-deps.txt | $(STAMPS)/checked
 	@echo "[+] .venv-datajuicer: DataJuicer and what it needs (3 GB to download)"
 	@$(PYTHON) -m venv .venv-datajuicer
 	@.venv-datajuicer/bin/python $(PIP) install -r requirements/datajuicer.txt
+	@.venv-datajuicer/bin/python $(PIP) install --no-deps -r requirements/datajuicer-no-deps.txt
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt | $(STAMPS)/workers

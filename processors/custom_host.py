@@ -18,7 +18,7 @@ import numpy as np
 
 from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.frames import FrameRequest
-from processors.stage import Sample, Stage
+from processors.stage import Outcome, Sample, Stage
 from schemas.reasons import MediaReason, RejectReason
 from schemas.tables import ENRICHED_CLIPS
 
@@ -90,7 +90,7 @@ class HostedStage(Stage):
     def ping(self) -> None:
         self._stage.ping()
 
-    def process(self, batch: Sequence[Sample]) -> list[Sample]:
+    def process(self, batch: Sequence[Sample]) -> list[Outcome]:
         """``operator_stats``, ``operator_outputs`` and ``operator_versions`` of each sample, with
         those of the operators before it.
 
@@ -99,7 +99,10 @@ class HostedStage(Stage):
         """
         try:
             results = self._stage.run([self._given(sample) for sample in batch])
-            return [self._result(s, r) for s, r in zip(batch, results, strict=True)]
+            return [
+                result if isinstance(result, MediaError) else self._result(sample, result)
+                for sample, result in zip(batch, results, strict=True)
+            ]
         except SystemExit as error:
             # It would end the worker, and with it the other clips.
             raise RuntimeError(f"it called sys.exit({error.code!r})") from None

@@ -182,19 +182,20 @@ class Dispatcher:
 
     def _collect(self, ready: set[Any]) -> None:
         for worker in list(self._workers):
-            while worker.calls and worker.calls[0].ref in ready:
-                call = worker.calls.popleft()
-                worker.last_answer = time.monotonic()
+            lost: BaseException | None = None
+            for call in [call for call in worker.calls if call.ref in ready]:
                 try:
                     outcome: BatchOutcome = ray.get(call.ref)
                 except ray.exceptions.RayTaskError as error:
                     # The actor lives; the call's arguments or results did not pass.
                     outcome = BatchOutcome(error=f"the call failed: {error}")
                 except ray.exceptions.RayError as error:
-                    worker.calls.appendleft(call)
-                    self._actor_lost(worker, error)
-                    break
+                    lost = error
+                    continue
+                worker.calls.remove(call)
                 self._take(call, outcome)
+            if lost is not None:
+                self._actor_lost(worker, lost)
 
     def _take(self, call: Call, outcome: BatchOutcome) -> None:
         if outcome.fault is not None:
@@ -275,9 +276,17 @@ class Dispatcher:
         for worker in self._workers:
             if not worker.calls or worker.hung:
                 continue
-            call = worker.calls[0]
-            if now - max(call.submitted, worker.last_answer) > call.allowance_s:
-                logger.warning("an actor has not answered for %.0f s, killing it", call.allowance_s)
+            # Each call by its own clock: others beside it may answer all the while. They take
+            # turns at decoders and models, so each gets the time of all.
+            turns = self._per_actor
+            limits = [c.allowance_s * (1 if c.alone else turns) for c in worker.calls]
+            over = [
+                limit
+                for call, limit in zip(worker.calls, limits, strict=True)
+                if now - call.submitted > limit
+            ]
+            if over:
+                logger.warning("a call has not come back for %.0f s, killing its actor", over[0])
                 worker.hung = True
                 # ray.cancel does not stop an actor that hangs in C code; its process has to go.
                 ray.kill(worker.actor, no_restart=False)
