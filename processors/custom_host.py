@@ -82,6 +82,9 @@ class HostedStage(Stage):
     def close(self) -> None:
         self._stage.close()
 
+    def weight(self, sample: Sample) -> int:
+        return self._stage.weight(self._given(sample))
+
     def setup(self) -> None:
         try:
             self._stage.setup()

@@ -70,6 +70,9 @@ class OpenAiCaptionStage(Stage):
     def frames(self) -> FrameRequest:
         return self._request
 
+    def weight(self, sample: Sample) -> int:
+        return 1  # A clip, whatever its number of frames.
+
     @property
     def model(self) -> ModelIdentity | None:
         """The name that was asked for. The protocol knows no revision: where it is served stands
