@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
-from processors.custom_host import HostedStage, host
+from processors.custom_host import HostedStage, file_columns, host
 from processors.frames import FrameRequest, FrameSampling
-from processors.stage import Stage
+from processors.stage import FileRequest, Stage
 from schemas.operators import OPERATORS, CustomStage
 from schemas.problems import ConfigError, nearest
 from schemas.tables import CLIP_COLUMN_NAMES, ENRICHED_CLIPS
@@ -141,8 +141,14 @@ class _Declaration:
         request = self._ask("frames", stage.frames)
         if request is not None:
             self._check_frames(request, inputs, available)
+        files = self._ask("files", stage.files)
+        if not isinstance(files, FileRequest):
+            raise self.wrong(
+                f"files() returned {_shown(files)}, and should return FileRequest(cut=…, frames=…)"
+            )
+        there = {*available, *file_columns(files)} | ({request.column} if request else set())
         for column in inputs:
-            if column not in available and (request is None or column != request.column):
+            if column not in there:
                 raise self.wrong(
                     f"inputs() names {column!r}, which nothing before it in the recipe gives"
                     f"{nearest(column, available)}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.frames import FrameRequest
-from processors.stage import Outcome, Sample, Stage
+from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Outcome, Sample, Stage
 from schemas.reasons import MediaReason, RejectReason
 from schemas.tables import ENRICHED_CLIPS
 
@@ -48,6 +48,7 @@ class HostedStage(Stage):
         self._operator = operator
         self._version = version
         self._request = stage.frames()
+        self._files = file_columns(stage.files())
 
     @property
     def gives(self) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ class HostedStage(Stage):
 
     def inputs(self) -> tuple[str, ...]:
         request = self.frames()
-        return () if request is None else (request.column,)
+        return self._files if request is None else (request.column, *self._files)
 
     def outputs(self) -> tuple[str, ...]:
         return (STATS, OUTPUTS, VERSIONS)
@@ -74,6 +75,15 @@ class HostedStage(Stage):
         """Its own, under a name that no other stage's frames have."""
         request = self._request
         return request and replace(request, column=f"{self.name}.{request.column}")
+
+    def files(self) -> FileRequest:
+        return self._stage.files()
+
+    def close(self) -> None:
+        self._stage.close()
+
+    def weight(self, sample: Sample) -> int:
+        return self._stage.weight(self._given(sample))
 
     def setup(self) -> None:
         try:
@@ -94,15 +104,12 @@ class HostedStage(Stage):
         """``operator_stats``, ``operator_outputs`` and ``operator_versions`` of each sample, with
         those of the operators before it.
 
-        Whatever the user's code raises. `MediaError` (``stage_error``) for an output or a reason
-        that cannot be stored: nothing passes unjudged.
+        A clip whose output or reason cannot be stored is a `MediaError` (``stage_error``) in its
+        place: nothing passes unjudged. Raises whatever the user's code raises.
         """
         try:
             results = self._stage.run([self._given(sample) for sample in batch])
-            return [
-                result if isinstance(result, MediaError) else self._result(sample, result)
-                for sample, result in zip(batch, results, strict=True)
-            ]
+            return [self._outcome(*both) for both in zip(batch, results, strict=True)]
         except SystemExit as error:
             # It would end the worker, and with it the other clips.
             raise RuntimeError(f"it called sys.exit({error.code!r})") from None
@@ -128,15 +135,23 @@ class HostedStage(Stage):
         return f"{self.name}.reject_reason"
 
     def _given(self, sample: Sample) -> Sample:
-        given = self._scores(sample)
+        given = self._scores(sample) | {column: sample[column] for column in self._files}
         if self._request is not None:
             given[self._request.column] = sample[f"{self.name}.{self._request.column}"]
         return given
 
     def _scores(self, sample: Mapping[str, Any]) -> Sample:
-        """Its inputs without the frames."""
-        frames = self._request.column if self._request else None
-        return {c: _value(sample, c) for c in self._stage.inputs() if c != frames}
+        """Its inputs without the frames and files."""
+        pixels = (*self._files, self._request.column if self._request else None)
+        return {c: _value(sample, c) for c in self._stage.inputs() if c not in pixels}
+
+    def _outcome(self, sample: Sample, result: Outcome) -> Outcome:
+        if isinstance(result, MediaError):
+            return result
+        try:
+            return self._result(sample, result)
+        except MediaError as error:
+            return error
 
     def _result(self, sample: Sample, result: Mapping[str, Any]) -> Sample:
         outputs = {column: _plain(result[column]) for column in self.gives}
@@ -204,6 +219,11 @@ class HostedStage(Stage):
 
     def _error(self, text: str) -> MediaError:
         return MediaError(MediaReason.STAGE_ERROR, text, stage=self.name)
+
+
+def file_columns(files: FileRequest) -> tuple[str, ...]:
+    """The columns in which the files come that a stage opens."""
+    return (CLIP_FILE,) * files.cut + (FRAME_FILES,) * files.frames
 
 
 def _plain(value: Any) -> Any:

@@ -96,7 +96,7 @@ def _stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stage:
     if isinstance(operator, NsfwFilter) and operator.engine == "open_nsfw_onnx":
         return OpenNsfwStage(operator, settings.model_dir, _sampling(operator, recipe))
     if isinstance(operator, CaptionFromVideo) and operator.engine == "openai":
-        return OpenAiCaptionStage(operator, _sampling(operator, recipe), _pixels(recipe))
+        return OpenAiCaptionStage(operator, _sampling(operator, recipe), "upright")
     if _is_torch(operator):
         return _torch_stage(operator, recipe, settings)
     raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")

@@ -74,7 +74,8 @@ class Stage(ABC):
     class; of the instance only where one class runs operators of many names."""
     resources: ClassVar[Resources] = Resources()
     batch_size: int = 1
-    """Items (clips, or frames where the stage looks at frames) that it takes at once best."""
+    """Items that it takes at once best: frames where the stage looks at frames, else clips, if
+    `weight` says nothing else."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -99,6 +100,11 @@ class Stage(ABC):
     def frames(self) -> FrameRequest | None:
         """The frames it wants decoded; None if it looks at none."""
         return None
+
+    def weight(self, sample: Sample) -> int:
+        """How many of `batch_size` a sample fills: its frames, if the stage looks at frames."""
+        request = self.frames()
+        return 1 if request is None else max(1, len(sample[request.column]))
 
     def files(self) -> FileRequest:
         """The files it opens, known after `setup`; by default none."""

@@ -44,6 +44,7 @@ def settings(folder: Path, **pool: Any) -> Settings:
             "commit_interval_s": 0.1,
             "cpus_per_actor": 0.25,
             "micro_batch_clips": 4,
+            "stages_deadline_s": 0.5,
             **pool,
         },
         decode={"deadline_base_s": 0.5, "deadline_per_video_second_s": 0.1},

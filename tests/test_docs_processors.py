@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clip_media import span
-from media import sample
+from clip_media import clip, span
+from media import SAMPLES, sample
 
+from processors.chain import EnrichmentChain
 from processors.clip_decoder import ClipDecoder
 from processors.clip_pass import DecodedClip, DecodePlan
 from processors.custom import COLUMNS_OF_EVERY_CLIP, stage_of
@@ -19,8 +20,9 @@ from processors.frames import FrameSampling
 from processors.media.sandbox import Sandbox
 from processors.stage import Resources, Sample
 from schemas.operators import CustomStage
-from schemas.recipe import load_recipe
-from schemas.settings import CHECKOUT, DecodeSettings
+from schemas.reasons import ClipStatus
+from schemas.recipe import Recipe, load_recipe
+from schemas.settings import CHECKOUT, DecodeSettings, load_settings
 
 PAGE = (CHECKOUT / "docs" / "processors.md").read_text(encoding="utf-8")
 
@@ -32,11 +34,16 @@ def block(language: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> CustomStage:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("page")
     (folder / "my_stage.py").write_text(block("python"), encoding="utf-8")
     (folder / "recipe.yaml").write_text(block("yaml"), encoding="utf-8")
-    (operator,) = load_recipe(folder / "recipe.yaml").operators
+    return load_recipe(folder / "recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def operator(recipe: Recipe) -> CustomStage:
+    (operator,) = recipe.operators
     assert isinstance(operator, CustomStage)
     return operator
 
@@ -115,6 +122,18 @@ def test_the_version_is_the_files_hash(
 ) -> None:
     (result,) = stage.run([decoded["bikes.mp4"]])
     assert result["operator_versions"] == {"my_stage.py:Colourfulness": f"sha256:{operator.sha256}"}
+
+
+def test_the_pages_recipe_decides_about_real_clips(recipe: Recipe) -> None:
+    chain = EnrichmentChain(recipe, load_settings(None, fetch={"file_roots": [str(SAMPLES)]}))
+    chain.setup()
+    names = ("bikes.mp4", "bigbuckbunny.mp4")
+    dull, colourful = chain.run([clip(sample(name), 0, 40, recipe) for name in names])
+    chain.close()
+    assert (dull.status, dull.enriched["reject_reason"]) == (ClipStatus.REJECTED, "low_colour")
+    assert colourful.status is ClipStatus.KEPT
+    scores = [row.enriched["operator_stats"]["colourfulness"] for row in (dull, colourful)]
+    assert 0 < scores[0] < 15 < scores[1]
 
 
 def test_links_of_the_page_lead_somewhere() -> None:

@@ -13,7 +13,7 @@ import pytest
 from processors.custom import COLUMNS_OF_EVERY_CLIP, load_stage_class, stage_of
 from processors.custom_host import HostedStage
 from processors.errors import DependencyFault, MediaError, StageStartError
-from processors.stage import Resources
+from processors.stage import FileRequest, Resources
 from schemas.operators import CustomStage
 from schemas.plugins import custom_stage
 from schemas.problems import ConfigError
@@ -180,6 +180,8 @@ def framed(old: str, new: str) -> str:
             "inputs fails in line 8: AttributeError: 'NoneType' object has no attribute 'columns'; "
             "it is called before setup",
         ),
+        (changed('("fps",)', '("clip_file",)'), "inputs() names 'clip_file', which nothing"),
+        (WHOLE + "    def files(self): return True\n", "files() returned True, and should return"),
         (changed('("twice",)', '"twice"'), "outputs() returned 'twice', and should return a"),
         (changed('("twice",)', '("Twice it",)'), "outputs() names 'Twice it'; use lower case"),
         (
@@ -231,17 +233,17 @@ def test_wrong_parameters_are_refused(
 # Running.
 
 
-def run(stage: HostedStage, **columns: Any) -> dict[str, Any]:
+def run(stage: HostedStage, **columns: Any) -> Any:
     (result,) = stage.run([{"fps": 10.0, **columns}])
     return result
 
 
 def blamed(stage: HostedStage) -> str:
-    with pytest.raises(MediaError) as caught:
-        run(stage)
-    assert caught.value.reason is MediaReason.STAGE_ERROR
-    assert caught.value.stage == "mine"
-    return caught.value.error
+    error = run(stage)
+    assert isinstance(error, MediaError)
+    assert error.reason is MediaReason.STAGE_ERROR
+    assert error.stage == "mine"
+    return error.error
 
 
 def test_it_runs_under_its_own_name_with_its_resources_and_batch_size(tmp_path: Path) -> None:
@@ -261,6 +263,29 @@ def test_it_sees_what_it_asked_for_and_its_frames_and_nothing_else(tmp_path: Pat
     assert column == "mine.pictures"
     result = run(stage, **{column: np.zeros((2, 4, 4, 3), np.uint8), "caption": "secret"})
     assert result["operator_outputs"] == {"count": '["fps", "pictures"]'}
+
+
+def test_files_that_it_opens_are_asked_for_and_given_to_it(tmp_path: Path) -> None:
+    source = "\nfrom processors.stage import FileRequest" + changed(
+        '("fps",)', '("fps", "clip_file")'
+    ).replace('2 * s["fps"]', 's["clip_file"]')
+    source += "    def files(self): return FileRequest(cut=True)\n"
+    source += "    def judge(self, scores): return '_'.join(scores)\n"
+    stage = hosted(tmp_path, source)
+    assert stage.files() == FileRequest(cut=True)
+    assert stage.inputs() == ("clip_file",)
+    result = run(stage, clip_file="/scratch/clip.mp4")
+    assert result["operator_outputs"] == {"twice": '"/scratch/clip.mp4"'}
+    assert stage.rejects(result) == "fps_twice"
+
+
+def test_a_clip_that_it_cannot_process_leaves_the_others_of_the_batch(tmp_path: Path) -> None:
+    source = "\nfrom processors.errors import MediaError" + changed(
+        "return [{", 'return [MediaError("stage_error", "odd") if s["fps"] == 3 else {'
+    )
+    first, odd, last = hosted(tmp_path, source).run([{"fps": 1}, {"fps": 3}, {"fps": 5}])
+    assert isinstance(odd, MediaError)
+    assert (first["operator_stats"], last["operator_stats"]) == ({"twice": 2}, {"twice": 10})
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ class CaptionStage(Stage):
             raise RuntimeError("setup has not been called")
         return FrameRequest(FRAMES_COLUMN, self._sampling, self._inputs.resize, self._pixels)
 
+    def weight(self, sample: Sample) -> int:
+        return 1  # A clip, whatever its number of frames.
+
     @property
     def model(self) -> ModelIdentity | None:
         return self._identity

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -20,9 +18,9 @@ from numpy.typing import NDArray
 
 from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling, Pixels, encode_jpeg
-from processors.models.chat_server import Answer, ChatServer, InputRefused, ServedModel
+from processors.models.chat_server import ChatServer, InputRefused, ServedModel
 from processors.resize import Fitted
-from processors.stage import ModelIdentity, Sample, Stage
+from processors.stage import ModelIdentity, Outcome, Sample, Stage
 from schemas.operators import CaptionFromVideo
 from schemas.problems import nearest
 from schemas.reasons import MediaReason
@@ -62,7 +60,6 @@ class OpenAiCaptionStage(Stage):
         self._probe = self._chat(np.zeros((1, _PROBE_EDGE, _PROBE_EDGE, 3), np.uint8), 1)
         self._server: ChatServer | None = None
         self._identity: ModelIdentity | None = None
-        self._answers = _AnswersInHand()
 
     def inputs(self) -> tuple[str, ...]:
         return (FRAMES_COLUMN,)
@@ -72,6 +69,9 @@ class OpenAiCaptionStage(Stage):
 
     def frames(self) -> FrameRequest:
         return self._request
+
+    def weight(self, sample: Sample) -> int:
+        return 1  # A clip, whatever its number of frames.
 
     @property
     def model(self) -> ModelIdentity | None:
@@ -100,44 +100,37 @@ class OpenAiCaptionStage(Stage):
     def ping(self) -> None:
         self._served()
 
-    def process(self, batch: Sequence[Sample]) -> list[Sample]:
+    def process(self, batch: Sequence[Sample]) -> list[Outcome]:
         """``caption`` and ``caption_tokens`` of each sample; None for a server that counts none.
 
-        Raises `MediaError`: ``no_frames``; ``stage_error`` if the server refuses the clip or
-        gives no text. `DependencyFault` if it does not answer.
+        A clip that has no frame, that the server refuses or of which it says nothing is a
+        `MediaError` in its place: those beside it are not asked for, and paid for, again.
+        Raises `DependencyFault` if the server does not answer.
         """
-        if any(len(sample[FRAMES_COLUMN]) == 0 for sample in batch):
-            raise MediaError(
-                MediaReason.NO_FRAMES, "the clip has no frame to describe", stage=self.name
-            )
-        answers = self._ask([sample[FRAMES_COLUMN] for sample in batch])
-        return [{"caption": a.text, "caption_tokens": a.tokens} for a in answers]
-
-    def _ask(self, clips: Sequence[Frames]) -> list[Answer]:
-        """The answers in the order of the clips, in whatever order they come."""
         with ThreadPoolExecutor(self._operator.max_concurrency, "caption") as threads:
-            asked = [threads.submit(self._caption, clip) for clip in clips]
+            asked = [threads.submit(self._caption, sample[FRAMES_COLUMN]) for sample in batch]
             for future in as_completed(asked):
                 fault = future.exception()
                 if isinstance(fault, DependencyFault):
                     # A server that is out is not asked for the rest of the batch.
                     threads.shutdown(wait=False, cancel_futures=True)
                     raise fault
+        # In the order of the clips, in whatever order they were answered.
         return [future.result() for future in asked]
 
-    def _caption(self, clip: Frames) -> Answer:
-        kept = self._answers.get(clip)
-        if kept is not None:
-            return kept
+    def _caption(self, clip: Frames) -> Outcome:
+        if len(clip) == 0:
+            return MediaError(
+                MediaReason.NO_FRAMES, "the clip has no frame to describe", stage=self.name
+            )
         request = self._chat(clip, self._operator.max_new_tokens)
         try:
             answer = self._asked().complete(request, probe=self._probe, max_bytes=self._max_bytes)
         except InputRefused as refusal:
-            raise MediaError(
+            return MediaError(
                 MediaReason.STAGE_ERROR, f"{self._base_url}: {refusal}", stage=self.name
-            ) from None
-        self._answers.keep(clip, answer)
-        return answer
+            )
+        return {"caption": answer.text, "caption_tokens": answer.tokens}
 
     def _chat(self, clip: Frames, max_tokens: int) -> dict[str, Any]:
         """The body of the request: the prompt, then the pictures in order of time."""
@@ -194,31 +187,3 @@ class OpenAiCaptionStage(Stage):
                 f"{'is not set' if not key else 'holds no key'} in the worker's environment"
             )
         return key
-
-
-class _AnswersInHand:
-    """Answers to clips that are still in memory.
-
-    When one clip of a batch is refused, all of them come again, one by one: those that were
-    answered are not paid for twice. An entry goes when its clip's frames do.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._entries: dict[int, tuple[weakref.ref[Frames], Answer]] = {}
-
-    def get(self, clip: Frames) -> Answer | None:
-        with self._lock:
-            entry = self._entries.get(id(clip))
-            return entry[1] if entry is not None and entry[0]() is clip else None
-
-    def keep(self, clip: Frames, answer: Answer) -> None:
-        key = id(clip)
-        with self._lock:
-            self._entries[key] = (weakref.ref(clip, lambda gone: self._drop(key, gone)), answer)
-
-    def _drop(self, key: int, gone: weakref.ref[Frames]) -> None:
-        with self._lock:
-            # Another array may be at that address by now.
-            if key in self._entries and self._entries[key][0] is gone:
-                del self._entries[key]
