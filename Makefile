@@ -32,7 +32,7 @@ setup-datajuicer: setup $(STAMPS)/datajuicer ## further: DataJuicer's own enviro
 demo: setup ## push sample videos (or VIDEOS='...') through the whole pipeline and show the result
 	@$(BIN)/cliplake demo $(VIDEOS)
 
-test: setup $(STAMPS)/dev ## all tests, with a real broker, Flink, Ray and Paimon
+test: setup setup-models setup-datajuicer $(STAMPS)/dev ## all tests, with a real broker, Flink, Ray and Paimon
 	@$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
@@ -82,10 +82,11 @@ $(STAMPS)/models: requirements/models.txt | $(STAMPS)/workers
 	@$(BIN)/python $(PIP) install -r requirements/models.txt
 	@touch $@
 
-$(STAMPS)/datajuicer: requirements/datajuicer.txt | $(STAMPS)/checked
+$(STAMPS)/datajuicer: requirements/datajuicer.txt requirements/datajuicer-no-deps.txt | $(STAMPS)/checked
 	@echo "[+] .venv-datajuicer: DataJuicer and what it needs (3 GB to download)"
 	@$(PYTHON) -m venv .venv-datajuicer
 	@.venv-datajuicer/bin/python $(PIP) install -r requirements/datajuicer.txt
+	@.venv-datajuicer/bin/python $(PIP) install --no-deps -r requirements/datajuicer-no-deps.txt
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt | $(STAMPS)/workers

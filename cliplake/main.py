@@ -17,6 +17,7 @@ from cliplake.commands import (
     ingest,
     process,
     recipe,
+    regate,
     sql,
     status,
     submit,
@@ -58,7 +59,7 @@ def options(
     context.obj = Context(settings_file=settings, settings_json=settings_json, debug=debug)
 
 
-for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe):
+for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe, regate):
     command.register(app)
 
 

@@ -6,7 +6,6 @@ file is imported, because its declarations are in its class.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from processors.custom_host import HostedStage
+from processors.gates import reject_reasons
+from processors.planning import custom_stages
 from schemas.datajuicer import signatures
 from schemas.operators import (
     AestheticsFilter,
@@ -29,7 +31,6 @@ from schemas.operators import (
     Operator,
     SplitByScene,
 )
-from schemas.reasons import RejectReason
 from schemas.recipe import Recipe
 from schemas.tables import CLIP_FRAMES, CLIPS
 
@@ -63,9 +64,10 @@ class Step:
 def steps_of(recipe: Recipe) -> list[Step]:
     """The stages of a recipe in order.
 
-    An error of a custom stage's declaration comes from `processors.custom` as it is.
+    `ConfigError` if the declaration of a stage of the user's own is wrong.
     """
-    return [_step(o) for o in (recipe.split, recipe.duration, *recipe.operators)]
+    custom = custom_stages(recipe)
+    return [_step(o, custom.get(o.op)) for o in (recipe.split, recipe.duration, *recipe.operators)]
 
 
 def plan_document(recipe: Recipe, steps: Sequence[Step]) -> dict[str, Any]:
@@ -120,7 +122,9 @@ def _details(step: Step) -> str:
         "": step.operator,
         "model": step.model,
         "with": _pairs(others),
-        "gate": f"{_pairs(bounds)} → {', '.join(step.reject_reasons)}" if gate else None,
+        "gate": f"{_pairs(bounds)} → {', '.join(step.reject_reasons)}".strip()
+        if step.reject_reasons
+        else None,
         "writes": ", ".join(step.writes),
     }
     return "\n".join(f"{name} {value}".strip() for name, value in lines.items() if value)
@@ -130,13 +134,15 @@ def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _step(operator: Operator) -> Step:
-    reasons = _reject_reasons(operator)
+def _step(operator: Operator, custom: HostedStage | None) -> Step:
+    reasons = reject_reasons(operator)
+    if custom is not None and custom.has_gate:
+        reasons = ("a reason of its own",)
     judged = {k: v for k, v in _gate(operator).items() if k != "any_or_all"}
     return Step(
         stage=operator.stage,
         operator=operator.op,
-        runs_on=_runs_on(operator),
+        runs_on=_runs_on(operator) if custom is None else _declared_place(custom),
         model=_model(operator),
         parameters=operator.changed(),
         gate=judged if reasons else None,
@@ -162,8 +168,6 @@ def _runs_on(operator: Operator) -> str:
             return FLINK
         case DataJuicerOperator():
             return ADAPTER
-        case CustomStage():
-            return _declared_place(operator)
         case CaptionFromVideo(engine="openai"):
             return f"{CPU}, asking {operator.base_url}"
         case NsfwFilter(engine="transformers") | AestheticsFilter() | CaptionFromVideo():
@@ -171,12 +175,10 @@ def _runs_on(operator: Operator) -> str:
     return CPU
 
 
-def _declared_place(operator: CustomStage) -> str:
-    """What the class says that it occupies; the one place where its declarations are read."""
-    custom = importlib.import_module("processors.custom")
-    declared = custom.load_stage_class(operator.file, operator.class_name)
-    worker = "GPU worker" if declared.resources.gpus > 0 else CPU
-    return f"{worker}, your own stage (batches of {declared.batch_size})"
+def _declared_place(stage: HostedStage) -> str:
+    """What the class says that it occupies."""
+    worker = "GPU worker" if stage.resources.gpus > 0 else CPU
+    return f"{worker}, your own stage (batches of {stage.batch_size})"
 
 
 def _model(operator: Operator) -> str | None:
@@ -200,24 +202,6 @@ def _model(operator: Operator) -> str | None:
         case CustomStage():
             return str(operator.file)
     return None
-
-
-def _reject_reasons(operator: Operator) -> tuple[str, ...]:
-    reasons: tuple[RejectReason, ...] = ()
-    match operator:
-        case DurationFilter():
-            reasons = (RejectReason.TOO_SHORT, RejectReason.TOO_LONG)
-        case NsfwFilter():
-            reasons = (RejectReason.UNSAFE,)
-        case MotionScoreFilter():
-            reasons = (RejectReason.LOW_MOTION, RejectReason.HIGH_MOTION)
-        case AestheticsFilter():
-            reasons = (RejectReason.LOW_AESTHETICS, RejectReason.HIGH_AESTHETICS)
-        case FrameQualityFilter():
-            reasons = (RejectReason.LOW_QUALITY,)
-        case DataJuicerOperator(kind="filter"):
-            return (operator.name,)
-    return tuple(reason.value for reason in reasons)
 
 
 def _writes(operator: Operator) -> tuple[str, ...]:

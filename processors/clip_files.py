@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -32,7 +32,6 @@ from processors.media.pixels import BgrConverter
 from processors.media.sandbox import Sandbox
 from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Sample
 from schemas.reasons import MediaReason
-from schemas.settings import Settings
 
 STAGE = "cut"
 MAX_FILE_BYTES = 4 * 2**30
@@ -43,46 +42,40 @@ _STALE_S = 60.0
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
-@dataclass
-class WrittenFiles:
-    """The files of one clip."""
-
-    columns: Sample = field(default_factory=dict)
-    """`CLIP_FILE` and `FRAME_FILES`, as far as they are wanted."""
-    cpu_s: float = 0.0
-
-
 @dataclass(frozen=True)
 class _Written:
     """What a pass wrote: names in the folder that it was given."""
 
     frames: tuple[str, ...] = ()
-    cpu_s: float = 0.0
     disk_full: str | None = None
     """Why nothing can be written, if so: that is no clip's fault."""
 
 
 class ClipFiles:
-    """Writes the files of clips into folders of their own under the scratch folder."""
+    """Writes the files of clips into folders of their own under the scratch folder.
 
-    def __init__(self, settings: Settings, request: FileRequest, sampling: FrameSampling) -> None:
-        """``sampling`` says which frames are written."""
-        # One of its own: no other child may write files.
-        self._sandbox = Sandbox(settings.decode, max_file_bytes=MAX_FILE_BYTES)
-        self._scratch_dir = settings.scratch_dir
+    Several threads may call it; they take turns at its one sandbox.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, scratch_dir: Path, request: FileRequest, sampling: FrameSampling
+    ) -> None:
+        """``sandbox`` lets its child write files; ``sampling`` says which frames are written."""
+        self._sandbox = sandbox
+        self._scratch_dir = scratch_dir
         self._request = request
         self._sampling = sampling
         self._resources = ExitStack()
+        self._making = threading.Lock()
         self._own: Path | None = None
-        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """End the child and remove what is left; nothing can be written any more."""
-        self._sandbox.close()
+        """Remove what is left."""
         self._resources.close()
+        self._own = None
 
-    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> WrittenFiles:
-        """The files of one clip; ``cleanup`` removes them. Several threads may call it.
+    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> Sample:
+        """The columns that hold the paths of one clip's files; ``cleanup`` removes them.
 
         Raises `MediaError` (stage ``cut``) if the clip cannot be written, `DependencyFault` if
         nothing can be.
@@ -94,16 +87,16 @@ class ClipFiles:
             raise DependencyFault(f"clips cannot be cut in {self._scratch_dir}: {error}") from error
         if written.disk_full is not None:
             raise DependencyFault(f"{self._scratch_dir} cannot be written: {written.disk_full}")
-        files = WrittenFiles(cpu_s=written.cpu_s)
+        columns: Sample = {}
         if self._request.cut:
-            files.columns[CLIP_FILE] = str(_cut_path(Path(folder)))
+            columns[CLIP_FILE] = str(_cut_path(Path(folder)))
         if self._request.frames:
-            files.columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
-        return files
+            columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
+        return columns
 
     def _folder(self) -> Path:
         """A folder of our own, locked, so that it is no leftover of a process that was killed."""
-        with self._lock:
+        with self._making:
             if self._own is None:
                 self._scratch_dir.mkdir(parents=True, exist_ok=True)
                 _sweep(self._scratch_dir)
@@ -137,7 +130,6 @@ def write_clip_files(
     media: str, span: ClipSpan, folder: str, request: FileRequest, sampling: FrameSampling
 ) -> _Written:
     """Decode a clip once and write what is wanted of it; runs in the sandbox's child."""
-    cpu_before = time.process_time()
     try:
         with ExitStack() as stack:
             reader = stack.enter_context(ClipReader(media))
@@ -146,7 +138,7 @@ def write_clip_files(
                 writer = CutWriter(_cut_path(Path(folder)), span.time_base, span.duration)
                 cut = stack.enter_context(writer)
             pictures = _Pictures(Path(folder), sampling, span) if request.frames else None
-            frames = _write(reader, span, cut, pictures)
+            return _write(reader, span, cut, pictures)
     except OSError as error:
         # libav's errors of the system are of this class as well.
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -158,13 +150,11 @@ def write_clip_files(
                 stage=STAGE,
             ) from None
         raise
-    return _Written(frames, cpu_s=time.process_time() - cpu_before)
 
 
 def _write(
     reader: ClipReader, span: ClipSpan, cut: CutWriter | None, pictures: _Pictures | None
-) -> tuple[str, ...]:
-    """The names of the pictures."""
+) -> _Written:
     last = None
     for pts, frame in reader.frames(span):
         offset = pts - span.start_pts
@@ -176,7 +166,7 @@ def _write(
         last = frame
     if last is None:
         raise MediaError(MediaReason.NO_FRAMES, "no frame of the clip could be decoded")
-    return () if pictures is None else pictures.finish(last)
+    return _Written(() if pictures is None else pictures.finish(last))
 
 
 class _Pictures:

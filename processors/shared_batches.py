@@ -19,9 +19,9 @@ from processors.stage import Outcome, Sample, Stage
 
 @dataclass
 class Scored:
-    """What a stage gave for a sample, and its share of what the batch took."""
+    """What came of a sample, and its share of what the batch took."""
 
-    outputs: Outcome
+    outcome: Outcome
     wall_s: float
     cpu_s: float
 
@@ -36,7 +36,7 @@ class _Request:
 
 
 class SharedBatches:
-    """Runs one stage for many callers. `close` ends its thread."""
+    """Runs one stage for many callers. `close` ends its thread, and closes the stage."""
 
     def __init__(self, stage: Stage, *, wait_s: float, active: Callable[[], int]) -> None:
         """``wait_s`` is how long a batch that is not full waits for more of it; ``active()``, how
@@ -57,7 +57,7 @@ class SharedBatches:
         Another caller's samples in the same batch may have caused it: who is to blame shows when
         each runs alone.
         """
-        request = _Request(samples, sum(map(self._weight, samples)))
+        request = _Request(samples, sum(map(self.stage.weight, samples)))
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"stage {self.stage.name} is closed")
@@ -84,10 +84,7 @@ class SharedBatches:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
-
-    def _weight(self, sample: Sample) -> int:
-        request = self.stage.frames()
-        return max(1, len(sample[request.column])) if request else 1
+        self.stage.close()
 
     def _serve(self) -> None:
         while batch := self._next_batch():
@@ -136,7 +133,7 @@ class SharedBatches:
             cpu, wall = time.thread_time(), time.perf_counter()
             results = self.stage.run(samples)
             cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-        weights = [self._weight(sample) for sample in samples]
+        weights = [self.stage.weight(sample) for sample in samples]
         return [
             Scored(result, wall * weight / sum(weights), cpu * weight / sum(weights))
             for result, weight in zip(results, weights, strict=True)

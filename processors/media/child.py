@@ -6,6 +6,7 @@ then limits itself, then works until its parent closes the connection or dies.
 
 from __future__ import annotations
 
+import importlib
 import math
 import resource
 import signal
@@ -41,12 +42,18 @@ class Limits(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
-    """Serve tasks over the connection whose file descriptor is the first argument."""
-    descriptor, parent, *limits = (int(text) for text in argv)
+    """Serve tasks over the connection whose file descriptor is the first argument.
+
+    Then come the parent's process id, the `Limits`, and modules to import before them.
+    """
+    numbers, modules = argv[: 2 + len(Limits._fields)], argv[2 + len(Limits._fields) :]
+    descriptor, parent, *limits = map(int, numbers)
     # Ctrl-C goes to the whole process group; when to stop is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(parent)
     connection: Connection[Answer, Any] = Connection(descriptor)
+    for module in modules:
+        importlib.import_module(module)
     _limit(Limits(*limits))
     connection.send(Answer())
     while True:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -38,10 +38,14 @@ class Sandbox:
     memory the next task gets a new one. It ends with `close`, and when this process dies.
     """
 
-    def __init__(self, settings: DecodeSettings, *, max_file_bytes: int = 0) -> None:
-        """``max_file_bytes``: how large a file the child may write; by default it writes none."""
+    def __init__(
+        self, settings: DecodeSettings, *, max_file_bytes: int = 0, modules: Sequence[str] = ()
+    ) -> None:
+        """``max_file_bytes``: how large a file the child may write; by default it writes none.
+        ``modules``: what its tasks need besides, and is too large to import within its limits."""
         self._settings = settings
         self._max_file_bytes = max_file_bytes
+        self._modules = tuple(modules)
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._closed = False
@@ -70,7 +74,7 @@ class Sandbox:
                 raise ValueError("this sandbox is closed")
             if self._child is None or not self._child.alive:
                 self._drop()
-                self._child = _Child(self._settings, self._max_file_bytes)
+                self._child = _Child(self._settings, self._max_file_bytes, self._modules)
             try:
                 return cast(T, self._child.call(function, args, deadline_s))
             except MediaError as error:
@@ -117,12 +121,14 @@ _FATAL = frozenset(
 class _Child:
     """One process of `processors.media.child`, and what its end means."""
 
-    def __init__(self, settings: DecodeSettings, max_file_bytes: int) -> None:
+    def __init__(
+        self, settings: DecodeSettings, max_file_bytes: int, modules: Sequence[str]
+    ) -> None:
         # Imports resolve as they do here, whatever has put entries on the path.
         paths = [_ROOT, *(str(Path(entry).absolute()) for entry in sys.path)]
         self._process = PipedProcess(
             [sys.executable, "-P", "-c", _BOOT],
-            [settings.memory_bytes, settings.max_pixels, max_file_bytes],
+            [settings.memory_bytes, settings.max_pixels, max_file_bytes, *modules],
             environment={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),

@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import pickle
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +55,10 @@ class StartReport:
 
 
 class EnrichActor:
-    """Hosts one chain. ``chain`` is ``module:class``; recipe and settings come as JSON text."""
+    """Hosts one chain. ``chain`` is ``module:class``; recipe and settings come as JSON text.
+
+    Calls of `run` come side by side, each in a thread of its own.
+    """
 
     def __init__(self, chain: str, recipe: str, settings: str) -> None:
         self._chain_name = chain
@@ -62,23 +66,28 @@ class EnrichActor:
         self._settings = parse_settings_json(settings, where="the driver's settings")
         self._lake = Lake(self._settings)
         self._chain: Any = None
+        self._starting = threading.Lock()
+        self._writing = threading.Lock()
 
     def start(self) -> StartReport:
         """Load every model, once; answers after a restart of the actor as well."""
         node_id, pid = ray.get_runtime_context().get_node_id(), os.getpid()
-        if self._chain is not None:
-            return StartReport(node_id, pid)
+        with self._starting:
+            return StartReport(node_id, pid, None if self._chain else self._set_up())
+
+    def _set_up(self) -> str | None:
+        """Make the chain; what a person should read if that fails."""
         module, _, name = self._chain_name.partition(":")
         try:
             chain = getattr(importlib.import_module(module), name)(self._recipe, self._settings)
             chain.setup()
         except StageStartError as error:
-            return StartReport(node_id, pid, str(error))
+            return str(error)
         except Exception as error:
             logger.exception("the chain could not be set up")
-            return StartReport(node_id, pid, f"the stages cannot start: {_last_words(error)}")
+            return f"the stages cannot start: {_last_words(error)}"
         self._chain = chain
-        return StartReport(node_id, pid)
+        return None
 
     def run(self, clips: Sequence[Mapping[str, Any]], sequence: Sequence[int]) -> BatchOutcome:
         """Run the chain over clips; ``sequence`` is the enrich_seq of each one's rows."""
@@ -91,11 +100,15 @@ class EnrichActor:
         if [r.clip_id for r in results] != [c["clip_id"] for c in clips]:
             return BatchOutcome(error=f"the chain gave {len(results)} results, not one a clip")
         try:
-            frames = self._write_frames(results, sequence)
+            # The table's handle and its caches are not made for several threads.
+            with self._writing:
+                frames = self._write_frames(results, sequence)
         except Exception as error:
             return BatchOutcome(fault=f"frames could not be written: {_last_words(error)}")
-        for result in results:
-            result.frames = None
+        for result, number in zip(results, sequence, strict=True):
+            if result.frames is not None:
+                result.enriched["frames_seq"] = number
+                result.frames = None
         return BatchOutcome(results=list(results), frames=frames)
 
     def close(self) -> None:

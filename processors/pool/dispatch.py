@@ -26,7 +26,7 @@ from schemas.recipe import Recipe
 from schemas.settings import Settings
 
 CALL_SLACK_S = 10.0
-"""On top of what decoding and fetching may take: model stages, queueing and writing frames."""
+"""On top of what fetching, decoding and the stages may take: queueing and writing frames."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 """Back-off while something we depend on is out; a minute keeps the log readable for days."""
@@ -161,7 +161,7 @@ class Dispatcher:
         worker.calls.append(Call(works, ref, self._allowance(works), alone))
 
     def _allowance(self, works: Sequence[Work]) -> float:
-        """Seconds after which a call hangs: fetching each video, decoding each clip, and slack.
+        """Seconds after which a call hangs: fetching each video, then each clip, and slack.
 
         The limits inside the actor are tighter and blame better; this is for an actor that is
         itself stuck.
@@ -173,6 +173,7 @@ class Dispatcher:
             + sum(
                 decode.deadline_base_s
                 + decode.deadline_per_video_second_s * work.clip["duration_s"]
+                + self._settings.pool.stages_deadline_s
                 for work in works
             )
         )
@@ -182,19 +183,20 @@ class Dispatcher:
 
     def _collect(self, ready: set[Any]) -> None:
         for worker in list(self._workers):
-            while worker.calls and worker.calls[0].ref in ready:
-                call = worker.calls.popleft()
-                worker.last_answer = time.monotonic()
+            lost: BaseException | None = None
+            for call in [call for call in worker.calls if call.ref in ready]:
                 try:
                     outcome: BatchOutcome = ray.get(call.ref)
                 except ray.exceptions.RayTaskError as error:
                     # The actor lives; the call's arguments or results did not pass.
                     outcome = BatchOutcome(error=f"the call failed: {error}")
                 except ray.exceptions.RayError as error:
-                    worker.calls.appendleft(call)
-                    self._actor_lost(worker, error)
-                    break
+                    lost = error
+                    continue
+                worker.calls.remove(call)
                 self._take(call, outcome)
+            if lost is not None:
+                self._actor_lost(worker, lost)
 
     def _take(self, call: Call, outcome: BatchOutcome) -> None:
         if outcome.fault is not None:
@@ -275,9 +277,17 @@ class Dispatcher:
         for worker in self._workers:
             if not worker.calls or worker.hung:
                 continue
-            call = worker.calls[0]
-            if now - max(call.submitted, worker.last_answer) > call.allowance_s:
-                logger.warning("an actor has not answered for %.0f s, killing it", call.allowance_s)
+            # Each call by its own clock: others beside it may answer all the while. They take
+            # turns at decoders and models, so each gets the time of all.
+            turns = self._per_actor
+            limits = [c.allowance_s * (1 if c.alone else turns) for c in worker.calls]
+            over = [
+                limit
+                for call, limit in zip(worker.calls, limits, strict=True)
+                if now - call.submitted > limit
+            ]
+            if over:
+                logger.warning("a call has not come back for %.0f s, killing its actor", over[0])
                 worker.hung = True
                 # ray.cancel does not stop an actor that hangs in C code; its process has to go.
                 ray.kill(worker.actor, no_restart=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from processors.errors import StageStartError
+from processors.planning import gpus_wanted
 from processors.pool.actors import EnrichActor, StartReport
 from processors.pool.errors import PoolUnavailable
 from schemas.recipe import Recipe, dump_recipe
@@ -38,7 +39,6 @@ class Worker:
     """Reference of its first answer while that is waited for."""
     start_by: float = 0.0
     node_id: str = ""
-    last_answer: float = 0.0
     hung: bool = False
 
 
@@ -49,9 +49,12 @@ class Workers:
         """``chain`` is ``module:class``, imported by each actor."""
         pool = settings.pool
         self._timeout_s = pool.actor_start_timeout_s
-        self._cpus = pool.cpus_per_actor
+        self._cpus, self._gpus = pool.cpus_per_actor, gpus_per_actor(recipe, settings)
         actor_class = ray.remote(EnrichActor).options(
             num_cpus=pool.cpus_per_actor,
+            num_gpus=self._gpus,
+            # One thread more, so that a busy actor still answers whether it lives.
+            max_concurrency=pool.calls_in_flight + 1,
             # Restarted whenever it dies; a call that it died with is never repeated by Ray,
             # because only the dispatcher knows whom to suspect.
             max_restarts=-1,
@@ -100,7 +103,6 @@ class Workers:
         except ray.exceptions.RayError:
             self.restart(worker)
             return False
-        worker.last_answer = time.monotonic()
         return True
 
     def restart(self, worker: Worker) -> None:
@@ -144,13 +146,22 @@ class Workers:
             raise StageStartError(report.error)
         worker.starting = None
         worker.node_id = report.node_id
-        worker.last_answer = time.monotonic()
 
     def _why_not_started(self) -> str:
         waiting = len(self.starting_refs())
-        free = ray.available_resources().get("CPU", 0)
+        free = ray.available_resources()
         return (
             f"{waiting} of {len(self._workers)} actors did not answer within "
-            f"{self._timeout_s:.0f} s; each wants {self._cpus:g} CPUs and {free:g} are free "
-            "(pool.actors, pool.cpus_per_actor, pool.actor_start_timeout_s)"
+            f"{self._timeout_s:.0f} s; each wants {self._cpus:g} CPUs and {self._gpus:g} GPUs, and "
+            f"{free.get('CPU', 0):g} and {free.get('GPU', 0):g} are free (pool.actors, "
+            "pool.cpus_per_actor, pool.gpus_per_actor, pool.actor_start_timeout_s)"
         )
+
+
+def gpus_per_actor(recipe: Recipe, settings: Settings) -> float:
+    """GPUs that an actor reserves: what the settings say, else what it has use for."""
+    if settings.pool.gpus_per_actor is not None:
+        return settings.pool.gpus_per_actor
+    if settings.models.device == "cpu" or not ray.cluster_resources().get("GPU", 0):
+        return 0.0
+    return gpus_wanted(recipe)
