@@ -20,10 +20,11 @@ from clip_media import span
 from datajuicer_cases import PYTHON, need_datajuicer, settings_in, stage_on
 from media import sample
 
-from processors.clip_files import ClipFiles
+from processors.clip_files import MAX_FILE_BYTES, ClipFiles
 from processors.datajuicer.hosts import DataJuicerHost
 from processors.errors import MediaError
 from processors.frames import FrameSampling
+from processors.media.sandbox import Sandbox
 from processors.stage import FileRequest, Sample
 from schemas.settings import Settings
 
@@ -73,15 +74,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def clips(settings: Settings) -> Iterator[list[Sample]]:
     """Two clips of two real videos: as files, as frames and with a caption."""
-    wanted = FileRequest(cut=True, frames=True)
-    files = ClipFiles(settings, wanted, FrameSampling("uniform", FRAMES))
+    wanted, sampling = FileRequest(cut=True, frames=True), FrameSampling("uniform", FRAMES)
     found = []
     with ExitStack() as cleanup:
+        limit = MAX_FILE_BYTES
+        sandbox = cleanup.enter_context(Sandbox(settings.decode, max_file_bytes=limit))
+        files = ClipFiles(sandbox, settings.scratch_dir, wanted, sampling)
+        cleanup.callback(files.close)
         for name, start, end in (("bikes.mp4", 76, 137), ("bigbuckbunny.mp4", 10, 60)):
             path = sample(name)
             found.append(files.write(str(path), span(path, start, end), cleanup).columns)
         yield [{**columns, "caption": text} for columns, text in zip(found, TEXTS, strict=True)]
-    files.close()
 
 
 @pytest.fixture(scope="module")

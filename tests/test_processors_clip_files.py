@@ -43,6 +43,19 @@ def cleanup() -> Iterator[ExitStack]:
         yield stack
 
 
+def files_in(
+    settings: Settings,
+    cleanup: ExitStack,
+    request: FileRequest = BOTH,
+    sampling: FrameSampling | None = None,
+) -> ClipFiles:
+    limit = clip_files.MAX_FILE_BYTES
+    sandbox = cleanup.enter_context(Sandbox(settings.decode, max_file_bytes=limit))
+    files = ClipFiles(sandbox, settings.scratch_dir, request, sampling or FrameSampling())
+    cleanup.callback(files.close)
+    return files
+
+
 def write(
     settings: Settings,
     cleanup: ExitStack,
@@ -51,8 +64,7 @@ def write(
     request: FileRequest = BOTH,
     sampling: FrameSampling | None = None,
 ) -> WrittenFiles:
-    files = ClipFiles(settings, request, sampling or FrameSampling())
-    cleanup.callback(files.close)
+    files = files_in(settings, cleanup, request, sampling)
     return files.write(str(path), wanted, cleanup)
 
 
@@ -264,13 +276,13 @@ def test_files_are_gone_with_the_clip_and_what_a_killed_process_left_with_the_ne
     (left / "clip.mp4").write_bytes(b"left")
     os.utime(left, (0, 0))
     path = write_video(tmp_path / "v.mp4", (10,))
-    files = ClipFiles(settings, BOTH, FrameSampling())
-    with ExitStack() as cleanup:
-        cut = cut_of(files.write(str(path), span(path, 0, 10), cleanup))
-        assert cut.is_file()
-        assert not left.exists()
-    assert not cut.parent.exists()
-    files.close()
+    with ExitStack() as resources:
+        files = files_in(settings, resources)
+        with ExitStack() as cleanup:
+            cut = cut_of(files.write(str(path), span(path, 0, 10), cleanup))
+            assert cut.is_file()
+            assert not left.exists()
+        assert not cut.parent.exists()
     assert list(scratch.iterdir()) == []
 
 
