@@ -35,7 +35,14 @@ def test_every_setting_says_its_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/recipes.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/recipes.md",
+        "docs/datajuicer.md",
+    ],
 )
 def test_links_within_the_checkout_lead_somewhere(page: str) -> None:
     file = CHECKOUT / page

@@ -248,6 +248,8 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # The workers' models have the GPU, and have been told how much of it is theirs.
+        "CUDA_VISIBLE_DEVICES": "",
     }
 
 
