@@ -9,13 +9,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import groupby
+from operator import or_
 from queue import SimpleQueue
 from typing import Any
 
 from processors.clip_decoder import ClipDecoder
+from processors.clip_files import MAX_FILE_BYTES, ClipFiles
+from processors.clip_files import STAGE as CUT
 from processors.clip_pass import STAGE as DECODE
 from processors.clip_pass import DecodedClip
 from processors.clip_reader import ClipSpan
@@ -29,9 +33,9 @@ from processors.planning import decode_plan, find, stages_of
 from processors.quality import aggregate
 from processors.results import ClipResult, duration_rejected, failed, passed, rejected
 from processors.shared_batches import Scored, SharedBatches
-from processors.stage import ModelIdentity, Sample, Stage
+from processors.stage import FileRequest, ModelIdentity, Sample, Stage
 from schemas.operators import MotionScoreFilter, NsfwFilter
-from schemas.reasons import MediaReason, RejectReason
+from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
@@ -55,12 +59,15 @@ class _Work:
     """One clip on its way through the chain."""
 
     clip: Mapping[str, Any]
+    media: str | None = None
+    """Path of the video, as long as a stage may want files of the clip."""
+    has_files: bool = False
     decoded: DecodedClip | None = None
     sample: Sample = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     """Columns of ``enriched_clips`` that were measured."""
     error: MediaError | None = None
-    rejected: RejectReason | None = None
+    rejected: str | None = None
     cpu_s: float = 0.0
     gpu_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -88,6 +95,8 @@ class EnrichmentChain:
         self._runs = 0
         """Calls of `run` that are under way."""
         self._runs_lock = threading.Lock()
+        self._files: ClipFiles | None = None
+        """None: no stage opens files."""
 
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
@@ -101,9 +110,14 @@ class EnrichmentChain:
             self._models[motion.stage] = ModelIdentity(MOTION_MODEL, motion_revision())
         plan = decode_plan(self._recipe, list(stages.values()))
         for _ in range(self._settings.pool.decoders_per_actor):
-            sandbox = Sandbox(self._settings.decode)
+            sandbox = Sandbox(self._settings.decode, modules=plan.modules)
             self._sandboxes.append(sandbox)
             self._decoders.put(ClipDecoder(sandbox, plan))
+        wanted = reduce(or_, (stage.files() for stage in stages.values()), FileRequest())
+        if wanted:
+            writing = Sandbox(self._settings.decode, max_file_bytes=MAX_FILE_BYTES)
+            self._sandboxes.append(writing)
+            self._files = ClipFiles(writing, self._settings.scratch_dir, wanted, plan.frames)
         self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir)
         wait_s = self._settings.models.batch_wait_s
         self._stages = {
@@ -115,11 +129,13 @@ class EnrichmentChain:
         """End the decoders' processes and let go of the models."""
         for stage in self._stages.values():
             stage.close()
+        if self._files is not None:
+            self._files.close()
         for sandbox in self._sandboxes:
             sandbox.close()
         self._sandboxes, self._stages = [], {}
         self._decoders = SimpleQueue()
-        self._fetcher = None
+        self._fetcher = self._files = None
 
     def describe(self) -> list[StageDescription]:
         """The stages in the recipe's order with their models; call it after `setup`."""
@@ -140,22 +156,11 @@ class EnrichmentChain:
         with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
         """
         works = [_Work(clip) for clip in clips]
-        with self._under_way():
+        # Videos, and files of clips, that have to stay until the stages have run.
+        with self._under_way(), ExitStack() as held:
             for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
-                self._decode(list(group))
-            for operator, gate in self._steps:
-                # A clip that a gate rejected is not scored further, unless the recipe says so.
-                alive = [
-                    work
-                    for work in works
-                    if work.error is None and (work.rejected is None or self._recipe.score_rejected)
-                ]
-                stage = self._stages.get(operator.op)
-                if stage is not None and alive:
-                    self._score(stage, alive)
-                if gate is not None:
-                    for work in alive:
-                        _judge(gate, work)
+                self._decode(list(group), held)
+            self._run_steps(works, held)
             return [self._result(work) for work in works]
 
     @contextmanager
@@ -171,7 +176,46 @@ class EnrichmentChain:
             for stage in self._stages.values():
                 stage.look_again()
 
-    def _decode(self, works: list[_Work]) -> None:
+    def _run_steps(self, works: list[_Work], held: ExitStack) -> None:
+        for operator, gate in self._steps:
+            # A clip that a gate rejected is not scored further, unless the recipe says so.
+            alive = [
+                work
+                for work in works
+                if work.error is None and (work.rejected is None or self._recipe.score_rejected)
+            ]
+            batches = self._stages.get(operator.op)
+            if batches is not None:
+                alive = self._with_files(batches.stage, alive, held)
+            if batches is not None and alive:
+                self._score(batches, alive)
+                for work in alive:
+                    if work.error is None:
+                        work.rejected = work.rejected or batches.stage.rejects(work.sample)
+            if gate is not None:
+                for work in alive:
+                    _judge(gate, work)
+
+    def _with_files(self, stage: Stage, works: list[_Work], held: ExitStack) -> list[_Work]:
+        """The clips that have the files which the stage opens; they are written once a clip."""
+        if self._files is None or not stage.files():
+            return works
+        for work in works:
+            if work.has_files or work.media is None:
+                continue
+            cpu, wall = time.thread_time(), time.perf_counter()
+            try:
+                span = ClipSpan.of_row(work.clip)
+                work.sample.update(self._files.write(work.media, span, held))
+                work.has_files = True
+            except MediaError as error:
+                error.stage = error.stage or CUT
+                work.error = error
+            work.cpu_s += time.thread_time() - cpu
+            work.seconds[CUT] = time.perf_counter() - wall
+        return [work for work in works if work.error is None]
+
+    def _decode(self, works: list[_Work], held: ExitStack) -> None:
         """Fetch the video that these clips are of, and decode them."""
         if self._fetcher is None:
             raise RuntimeError("setup has not been called")
@@ -179,14 +223,19 @@ class EnrichmentChain:
         cpu, wall = time.thread_time(), time.perf_counter()
         fetch_s = 0.0
         try:
-            with self._fetcher.fetch(
-                clip["uri"], expected_sha256=clip.get("content_sha256")
-            ) as media:
+            with ExitStack() as opened:
+                media = opened.enter_context(
+                    self._fetcher.fetch(clip["uri"], expected_sha256=clip.get("content_sha256"))
+                )
                 fetch_s = time.perf_counter() - wall
                 with self._decoder() as decoder:
                     outcomes = decoder.decode(
                         str(media.path), [ClipSpan.of_row(work.clip) for work in works]
                     )
+                if self._files is not None:
+                    for work in works:
+                        work.media = str(media.path)
+                    held.push(opened.pop_all())
         except MediaError as error:
             error.stage = error.stage or FETCH
             for work in works:
@@ -262,11 +311,15 @@ class EnrichmentChain:
 
     def _take_scores(self, stage: Stage, works: list[_Work], scored: list[Scored]) -> None:
         for work, result in zip(works, scored, strict=True):
-            work.scores.update({column: result.outputs[column] for column in stage.outputs()})
-            work.sample.update(result.outputs)
             work.cpu_s += result.cpu_s
             work.gpu_s += result.wall_s if stage.on_gpu else 0.0
             work.seconds[stage.name] = result.wall_s
+            if isinstance(result.outcome, MediaError):
+                result.outcome.stage = result.outcome.stage or stage.name
+                work.error = result.outcome
+                continue
+            work.scores.update({column: result.outcome[column] for column in stage.outputs()})
+            work.sample.update(result.outcome)
             self._name_model(work, stage.name)
 
     def _name_model(self, work: _Work, stage: str) -> None:

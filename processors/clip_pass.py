@@ -49,6 +49,11 @@ class DecodePlan:
     motion: MotionParameters | None = None
     """None: no motion score."""
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What the process that runs it has to import beforehand."""
+        return tuple({name: None for r in self.requests for name in r.resize.modules})
+
 
 @dataclass
 class DecodedClip:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from processors.clip_pass import DecodePlan
+from processors.datajuicer.hosts import DataJuicerHost
+from processors.datajuicer.stage import DataJuicerStage
 from processors.errors import StageStartError
 from processors.frames import FrameSampling, Pixels
 from processors.motion import MotionParameters
@@ -18,6 +20,7 @@ from processors.stage import Stage
 from schemas.operators import (
     AestheticsFilter,
     CaptionFromVideo,
+    DataJuicerOperator,
     ExtractFrames,
     FrameQualityFilter,
     MotionScoreFilter,
@@ -50,8 +53,15 @@ def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
     Raises `StageStartError` with one line that names what cannot run, and why.
     """
     stages: dict[str, Stage] = {}
+    further = [o for o in recipe.operators if isinstance(o, DataJuicerOperator)]
+    # One process for all of them: it takes seconds to start, and hundreds of megabytes.
+    host = DataJuicerHost(settings, [(o.name, o.parameters) for o in further])
+    captioned = False
     for operator in recipe.operators:
-        if not isinstance(operator, _MEASURED_IN_DECODING):
+        captioned = captioned or isinstance(operator, CaptionFromVideo)
+        if isinstance(operator, DataJuicerOperator):
+            stages[operator.op] = DataJuicerStage(operator, host, settings, captioned=captioned)
+        elif not isinstance(operator, _MEASURED_IN_DECODING):
             stages[operator.op] = _stage(operator, recipe, settings)
     return stages
 

@@ -7,7 +7,7 @@ of a model's preparation, like its means, is done where the model runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import ClassVar, Literal, Protocol, cast
 
 import av
 import numpy as np
@@ -19,6 +19,9 @@ from processors.media.pixels import Image
 class Resize(Protocol):
     """How pictures are brought to a model's size; hashable, so that stages share the result."""
 
+    modules: ClassVar[tuple[str, ...]]
+    """What the decoder's process has to import for it, before its memory is limited."""
+
     def __hash__(self) -> int: ...
 
     def __call__(self, rgb: Image) -> Image:
@@ -28,6 +31,8 @@ class Resize(Protocol):
 @dataclass(frozen=True)
 class Stretched:
     """To a fixed size, whatever the shape, by swscale's bilinear filter, which antialiases."""
+
+    modules: ClassVar[tuple[str, ...]] = ()
 
     width: int
     height: int
@@ -39,6 +44,8 @@ class Stretched:
 @dataclass(frozen=True)
 class Fitted:
     """Within a square, the shape kept and nothing enlarged, by swscale's bilinear filter."""
+
+    modules: ClassVar[tuple[str, ...]] = ()
 
     longest_edge: int
 
@@ -54,9 +61,10 @@ class Fitted:
 class ProcessorResize:
     """As the image processors of transformers do it: torchvision's resize, then a centre crop.
 
-    Bit for bit theirs, so that scores are. It needs torchvision, which it imports when it is
-    first called: recipes without such models never load it.
+    Bit for bit theirs, so that scores are. Recipes without such models never load torchvision.
     """
+
+    modules: ClassVar[tuple[str, ...]] = ("torch", "torchvision.transforms.v2.functional")
 
     height: int
     width: int

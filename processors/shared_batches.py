@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from processors.stage import Sample, Stage
+from processors.stage import Outcome, Sample, Stage
 
 
 @dataclass
 class Scored:
-    """A sample's outputs, and its share of what the batch took."""
+    """What came of a sample, and its share of what the batch took."""
 
-    outputs: Sample
+    outcome: Outcome
     wall_s: float
     cpu_s: float
 
@@ -36,7 +36,7 @@ class _Request:
 
 
 class SharedBatches:
-    """Runs one stage for many callers. `close` ends its thread."""
+    """Runs one stage for many callers. `close` ends its thread, and closes the stage."""
 
     def __init__(self, stage: Stage, *, wait_s: float, active: Callable[[], int]) -> None:
         """``wait_s`` is how long a batch that is not full waits for more of it; ``active()``, how
@@ -84,6 +84,7 @@ class SharedBatches:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        self.stage.close()
 
     def _weight(self, sample: Sample) -> int:
         request = self.stage.frames()

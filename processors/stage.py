@@ -13,10 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from processors.errors import MediaError
 from processors.frames import FrameRequest
 
 Sample = dict[str, Any]
 """One clip on its way through the stages, by column."""
+Outcome = Sample | MediaError
+"""What a stage gives for a clip: columns, or why it can give none."""
+
+CLIP_FILE = "clip_file"
+"""Column of a sample: path of a video that holds the clip and nothing else."""
+FRAME_FILES = "frame_files"
+"""Column of a sample: paths of the clip's sampled frames as PNG, in order of time."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -38,6 +46,22 @@ class ModelIdentity:
     """A commit of its repository, or the SHA-256 of its file."""
 
 
+@dataclass(frozen=True)
+class FileRequest:
+    """The files of a clip that a stage opens; they are there while it runs."""
+
+    cut: bool = False
+    """Wants `CLIP_FILE`: its frames are the clip's, its first one is at time 0; no sound."""
+    frames: bool = False
+    """Wants `FRAME_FILES`: the frames that the recipe samples, upright, at their own size."""
+
+    def __or__(self, other: FileRequest) -> FileRequest:
+        return FileRequest(self.cut or other.cut, self.frames or other.frames)
+
+    def __bool__(self) -> bool:
+        return self.cut or self.frames
+
+
 class Stage(ABC):
     """One step over clips. Subclasses say ``name`` and, if they differ, the other class values.
 
@@ -45,8 +69,9 @@ class Stage(ABC):
     arrives.
     """
 
-    name: ClassVar[str]
-    """In lower case with underscores: a metric label and a part of column names."""
+    name: str
+    """In lower case with underscores: a metric label and a part of column names. A value of the
+    class; of the instance only where one class runs operators of many names."""
     resources: ClassVar[Resources] = Resources()
     batch_size: int = 1
     """Items (clips, or frames where the stage looks at frames) that it takes at once best."""
@@ -75,6 +100,20 @@ class Stage(ABC):
         """The frames it wants decoded; None if it looks at none."""
         return None
 
+    def files(self) -> FileRequest:
+        """The files it opens, known after `setup`; by default none."""
+        return FileRequest()
+
+    def rejects(self, sample: Sample) -> str | None:
+        """Its own reason to reject a clip that it has processed; None if it has none.
+
+        For a stage whose verdict is not a threshold on columns; other verdicts are gates.
+        """
+        return None
+
+    def close(self) -> None:  # noqa: B027 - most stages hold nothing
+        """Let go of what `setup` has taken."""
+
     def setup(self) -> None:  # noqa: B027 - most stages need none
         """Load what it needs, once in the process that runs it; `StageStartError` if it can't."""
 
@@ -92,10 +131,13 @@ class Stage(ABC):
         return False
 
     @abstractmethod
-    def process(self, batch: Sequence[Sample]) -> list[Sample]:
-        """The outputs of each sample, in order. Any exception means that none was processed."""
+    def process(self, batch: Sequence[Sample]) -> Sequence[Outcome]:
+        """The outputs of each sample, in order. Any exception means that none was processed.
 
-    def run(self, batch: Sequence[Sample]) -> list[Sample]:
+        A stage that knows which clip is to blame gives a `MediaError` in place of its outputs.
+        """
+
+    def run(self, batch: Sequence[Sample]) -> Sequence[Outcome]:
         """`process`, with both sides of its promise checked."""
         for sample in batch:
             missing = [column for column in self.inputs() if column not in sample]
@@ -108,6 +150,8 @@ class Stage(ABC):
                 "process returns one result a sample, in order"
             )
         for result in results:
+            if isinstance(result, MediaError):
+                continue
             missing = [column for column in self.outputs() if column not in result]
             if missing:
                 raise ValueError(f"stage {self.name}: a result lacks {', '.join(missing)}")

@@ -150,6 +150,10 @@ class PoolSettings(_Section):
     """Time for an actor to load its models."""
     drain_timeout_s: Seconds = 30.0
     """Time that what is in flight gets when the driver is told to stop."""
+    datajuicer_python: str = ""
+    """Interpreter of DataJuicer's environment on the workers (``make setup-datajuicer``)."""
+    operator_timeout_s: Seconds = 120.0
+    """Time that an operator of DataJuicer may take for one clip before its process is ended."""
 
 
 class MetricsSettings(_Section):

@@ -146,6 +146,12 @@ class Settings(BaseSettings):
         return Path(self.flink.python) if self.flink.python else CHECKOUT / ".venv-flink/bin/python"
 
     @property
+    def datajuicer_python(self) -> Path:
+        """Interpreter of the ``datajuicer`` environment, absolute."""
+        named = self.pool.datajuicer_python
+        return Path(named) if named else CHECKOUT / ".venv-datajuicer/bin/python"
+
+    @property
     def flink_jars(self) -> Path:
         """Folder with the connector jars of the Flink jobs, absolute."""
         return Path(self.flink.jars) if self.flink.jars else CHECKOUT / ".cache" / "jars" / "flink"
@@ -159,6 +165,7 @@ _PATHS = {
     "flink": ("python", "jars"),
     "fetch": ("file_roots", "scratch_dir"),
     "models": ("dir",),
+    "pool": ("datajuicer_python",),
     "local": ("state_dir",),
 }
 """Settings that are paths on this machine; empty ones stand for their default."""

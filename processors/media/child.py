@@ -6,14 +6,11 @@ then limits itself, then works until its parent closes the connection or dies.
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import math
-import os
 import resource
 import signal
 import sys
-import threading
-import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,8 +24,8 @@ from processors.errors import MediaError
 from processors.media import pixels, scoring  # noqa: F401  what decoding needs besides
 from processors.media.container import limit_pixels
 from processors.media.messages import Answer, Task
+from processors.orphans import die_with
 
-_PARENT_CHECK_S = 0.5
 _MAX_OPEN_FILES = 64
 _CPU_GRACE_S = 10
 """CPU time beyond the deadline: the parent's clock should strike first."""
@@ -40,16 +37,24 @@ class Limits(NamedTuple):
     memory_bytes: int
     """Address space beyond what it has after its imports."""
     max_pixels: int
+    max_file_bytes: int
+    """Of a file that it writes."""
 
 
 def main(argv: list[str]) -> None:
-    """Serve tasks over the connection whose file descriptor is the first argument."""
-    descriptor, parent, memory_bytes, max_pixels = (int(text) for text in argv)
+    """Serve tasks over the connection whose file descriptor is the first argument.
+
+    Then come the parent's process id, the `Limits`, and modules to import before them.
+    """
+    numbers, modules = argv[: 2 + len(Limits._fields)], argv[2 + len(Limits._fields) :]
+    descriptor, parent, *limits = map(int, numbers)
     # Ctrl-C goes to the whole process group; when to stop is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    die_with(parent)
     connection: Connection[Answer, Any] = Connection(descriptor)
-    _limit(Limits(memory_bytes, max_pixels))
+    for module in modules:
+        importlib.import_module(module)
+    _limit(Limits(*limits))
     connection.send(Answer())
     while True:
         try:
@@ -98,7 +103,7 @@ def _limit(limits: Limits) -> None:
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     allowed = {
         resource.RLIMIT_AS: in_use + limits.memory_bytes,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_FSIZE: limits.max_file_bytes,
         resource.RLIMIT_NOFILE: _MAX_OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
@@ -117,18 +122,6 @@ def _allow_cpu(deadline_s: float) -> None:
     if hard != resource.RLIM_INFINITY:
         soft = min(soft, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
-
-
-def _die_with(parent: int) -> None:
-    """Kill this process when its parent is gone.
-
-    Not by prctl(PR_SET_PDEATHSIG): that strikes when the *thread* that started us ends, and
-    the hosts' worker threads come and go.
-    """
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

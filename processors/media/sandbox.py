@@ -9,20 +9,17 @@ The child is a plain interpreter, not one of multiprocessing's: those import the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from processors.errors import MediaError
 from processors.media.messages import Answer, Task
+from processors.piped import LONGEST_S, PipedProcess, ProcessEnded
 from schemas.reasons import MediaReason
 from schemas.settings import DecodeSettings
 
@@ -30,9 +27,6 @@ T = TypeVar("T")
 
 _START_TIMEOUT_S = 120.0
 """A child that has not imported its libraries by then never will: a broken installation."""
-_CLOSE_TIMEOUT_S = 2.0
-_LONGEST_S = 7 * 86_400.0
-"""No task takes longer; beyond some years a timer would overflow."""
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = "import sys; from processors.media.child import main; main(sys.argv[1:])"
 
@@ -44,8 +38,14 @@ class Sandbox:
     memory the next task gets a new one. It ends with `close`, and when this process dies.
     """
 
-    def __init__(self, settings: DecodeSettings) -> None:
+    def __init__(
+        self, settings: DecodeSettings, *, max_file_bytes: int = 0, modules: Sequence[str] = ()
+    ) -> None:
+        """``max_file_bytes``: how large a file the child may write; by default it writes none.
+        ``modules``: what its tasks need besides, and is too large to import within its limits."""
         self._settings = settings
+        self._max_file_bytes = max_file_bytes
+        self._modules = tuple(modules)
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._closed = False
@@ -74,7 +74,7 @@ class Sandbox:
                 raise ValueError("this sandbox is closed")
             if self._child is None or not self._child.alive:
                 self._drop()
-                self._child = _Child(self._settings)
+                self._child = _Child(self._settings, self._max_file_bytes, self._modules)
             try:
                 return cast(T, self._child.call(function, args, deadline_s))
             except MediaError as error:
@@ -119,96 +119,49 @@ _FATAL = frozenset(
 
 
 class _Child:
-    """One process and the connection to it."""
+    """One process of `processors.media.child`, and what its end means."""
 
-    def __init__(self, settings: DecodeSettings) -> None:
-        ours, theirs = Pipe()
+    def __init__(
+        self, settings: DecodeSettings, max_file_bytes: int, modules: Sequence[str]
+    ) -> None:
         # Imports resolve as they do here, whatever has put entries on the path.
         paths = [_ROOT, *(str(Path(entry).absolute()) for entry in sys.path)]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-            # One thread each: pools of threads reserve address space and share the CPU limit.
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-            "MALLOC_ARENA_MAX": "2",
-        }
-        arguments = [theirs.fileno(), os.getpid(), settings.memory_bytes, settings.max_pixels]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, *map(str, arguments)],
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self._connection: Connection[Any, Any] = ours
-        try:
-            if not ours.poll(_START_TIMEOUT_S):
-                raise RuntimeError(f"a decoder process did not start in {_START_TIMEOUT_S:.0f} s")
-            ours.recv()
-        except (EOFError, ConnectionResetError):
-            raise RuntimeError(
-                f"a decoder process ended while it started ({self._ending()}); "
-                "its error is in this process's standard error"
-            ) from None
-        except BaseException:
-            self.end()
-            raise
+        self._process = PipedProcess(
+            [sys.executable, "-P", "-c", _BOOT],
+            [settings.memory_bytes, settings.max_pixels, max_file_bytes, *modules],
+            environment={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+                # One thread each: pools of threads reserve address space and share the CPU limit.
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+                "MALLOC_ARENA_MAX": "2",
+            },
+            start_timeout_s=_START_TIMEOUT_S,
+            what="a decoder process",
+        )
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._process.alive
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], deadline_s: float) -> Any:
-        struck = threading.Event()
-
-        def strike() -> None:
-            struck.set()
-            self._process.kill()
-
-        clock = threading.Timer(min(deadline_s, _LONGEST_S), strike)
-        clock.daemon = True
-        clock.start()
+        task = Task(function, args, min(deadline_s, LONGEST_S))
         try:
-            self._connection.send(Task(function, args, min(deadline_s, _LONGEST_S)))
-            answer: Answer = self._connection.recv()
-        except (EOFError, ConnectionResetError, BrokenPipeError):
-            ending = self._ending()
-            if struck.is_set() or self._process.returncode == -signal.SIGXCPU:
+            answer: Answer = self._process.call(task, deadline_s)
+        except ProcessEnded as ended:
+            if ended.timed_out or ended.code == -signal.SIGXCPU:
                 raise MediaError(
                     MediaReason.DECODER_TIMEOUT,
                     f"the decoder took more than its {deadline_s:.0f} s",
                 ) from None
             raise MediaError(
-                MediaReason.DECODER_CRASHED, f"the decoder process ended: {ending}"
+                MediaReason.DECODER_CRASHED, f"the decoder process ended: {ended.ending}"
             ) from None
-        finally:
-            clock.cancel()
-            clock.join()
-            if struck.is_set():
-                # Also where it struck just after the answer: a dying child is not reused.
-                self._process.wait()
         return _value_of(answer)
 
     def end(self) -> None:
-        """Kill the process and take its exit status."""
-        self._connection.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _ending(self) -> str:
-        """How the process ended, in words."""
-        try:
-            code = self._process.wait(_CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(-code).name}"
-            return f"killed by signal {-code}"
-        return f"exit status {code}"
+        self._process.end()
 
 
 def _value_of(answer: Answer) -> Any:

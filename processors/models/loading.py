@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from processors.errors import StageStartError
 from processors.models.device import Device
 
@@ -22,6 +24,9 @@ def load_model(model_class: Any, folder: Path, device: Device, *, stage: str) ->
     ``model_class`` is a class of transformers, or one derived from it. `StageStartError` if the
     files cannot be read, or lack or contradict a weight of that architecture.
     """
+    # Its bars are for notebooks, and its remarks are what is checked below.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

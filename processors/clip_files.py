@@ -1,0 +1,220 @@
+"""Files of a clip, for stages that open files: the clip alone as a video, its frames as pictures.
+
+Clips are virtual, so these are made when the first such stage is about to run, in one further
+decoding pass, and are gone when the batch is done. The pass runs in the sandbox's child; a clip
+that a gate has rejected by then costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from av.video.frame import VideoFrame
+
+from processors.clip_decoder import work_seconds
+from processors.clip_pass import DecodePlan, locate_clips
+from processors.clip_reader import ClipReader, ClipSpan
+from processors.errors import DependencyFault, MediaError
+from processors.frames import FrameSampling
+from processors.media.cut import CutWriter
+from processors.media.pixels import BgrConverter
+from processors.media.sandbox import Sandbox
+from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Sample
+from schemas.reasons import MediaReason
+
+STAGE = "cut"
+MAX_FILE_BYTES = 4 * 2**30
+"""Of a cut or a picture; a cut of a minute of 1080p takes about a tenth of it."""
+_FOLDER_PREFIX = "clips-"
+_STALE_S = 60.0
+"""A folder is locked within this time of its creation; before, it is nobody's leftover."""
+_FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a pass wrote: names in the folder that it was given."""
+
+    frames: tuple[str, ...] = ()
+    disk_full: str | None = None
+    """Why nothing can be written, if so: that is no clip's fault."""
+
+
+class ClipFiles:
+    """Writes the files of clips into folders of their own under the scratch folder.
+
+    Several threads may call it; they take turns at its one sandbox.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, scratch_dir: Path, request: FileRequest, sampling: FrameSampling
+    ) -> None:
+        """``sandbox`` lets its child write files; ``sampling`` says which frames are written."""
+        self._sandbox = sandbox
+        self._scratch_dir = scratch_dir
+        self._request = request
+        self._sampling = sampling
+        self._resources = ExitStack()
+        self._making = threading.Lock()
+        self._own: Path | None = None
+
+    def close(self) -> None:
+        """Remove what is left."""
+        self._resources.close()
+        self._own = None
+
+    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> Sample:
+        """The columns that hold the paths of one clip's files; ``cleanup`` removes them.
+
+        Raises `MediaError` (stage ``cut``) if the clip cannot be written, `DependencyFault` if
+        nothing can be.
+        """
+        try:
+            folder = cleanup.enter_context(tempfile.TemporaryDirectory(dir=self._folder()))
+            written = self._run(media, span, folder)
+        except (RuntimeError, OSError) as error:
+            raise DependencyFault(f"clips cannot be cut in {self._scratch_dir}: {error}") from error
+        if written.disk_full is not None:
+            raise DependencyFault(f"{self._scratch_dir} cannot be written: {written.disk_full}")
+        columns: Sample = {}
+        if self._request.cut:
+            columns[CLIP_FILE] = str(_cut_path(Path(folder)))
+        if self._request.frames:
+            columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
+        return columns
+
+    def _folder(self) -> Path:
+        """A folder of our own, locked, so that it is no leftover of a process that was killed."""
+        with self._making:
+            if self._own is None:
+                self._scratch_dir.mkdir(parents=True, exist_ok=True)
+                _sweep(self._scratch_dir)
+                folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=self._scratch_dir))
+                self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._resources.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._own = folder
+            return self._own
+
+    def _run(self, media: str, span: ClipSpan, folder: str) -> _Written:
+        sandbox = self._sandbox
+        (located,) = sandbox.run(
+            locate_clips, media, (span,), deadline_s=sandbox.deadline_for(0), stage=STAGE
+        )
+        seconds = work_seconds(located, DecodePlan(self._sampling))
+        return sandbox.run(
+            write_clip_files,
+            media,
+            located,
+            folder,
+            self._request,
+            self._sampling,
+            deadline_s=sandbox.deadline_for(seconds),
+            stage=STAGE,
+        )
+
+
+def write_clip_files(
+    media: str, span: ClipSpan, folder: str, request: FileRequest, sampling: FrameSampling
+) -> _Written:
+    """Decode a clip once and write what is wanted of it; runs in the sandbox's child."""
+    try:
+        with ExitStack() as stack:
+            reader = stack.enter_context(ClipReader(media))
+            cut = None
+            if request.cut:
+                writer = CutWriter(_cut_path(Path(folder)), span.time_base, span.duration)
+                cut = stack.enter_context(writer)
+            pictures = _Pictures(Path(folder), sampling, span) if request.frames else None
+            return _write(reader, span, cut, pictures)
+    except OSError as error:
+        # libav's errors of the system are of this class as well.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return _Written(disk_full=str(error.strerror))
+        if error.errno == errno.EFBIG:
+            raise MediaError(
+                MediaReason.TOO_LARGE,
+                f"the clip's cut would have more than {MAX_FILE_BYTES} bytes",
+                stage=STAGE,
+            ) from None
+        raise
+
+
+def _write(
+    reader: ClipReader, span: ClipSpan, cut: CutWriter | None, pictures: _Pictures | None
+) -> _Written:
+    last = None
+    for pts, frame in reader.frames(span):
+        offset = pts - span.start_pts
+        # Before the cut, which changes the frame's timestamp and type.
+        if pictures is not None:
+            pictures.add(offset, frame)
+        if cut is not None:
+            cut.add(offset, frame)
+        last = frame
+    if last is None:
+        raise MediaError(MediaReason.NO_FRAMES, "no frame of the clip could be decoded")
+    return _Written(() if pictures is None else pictures.finish(last))
+
+
+class _Pictures:
+    """Writes the sampled frames, upright and without loss, as numbered PNG files."""
+
+    def __init__(self, folder: Path, sampling: FrameSampling, span: ClipSpan) -> None:
+        self._folder = folder
+        self._sampler = sampling.sampler(span.duration, span.frame_count)
+        self._to_bgr = BgrConverter()
+        self._count = 0
+        self._names: list[str] = []
+
+    def add(self, offset: int, frame: VideoFrame) -> None:
+        if self._sampler.take(offset, bool(frame.key_frame)):
+            self._save(frame)
+
+    def finish(self, last: VideoFrame) -> tuple[str, ...]:
+        """Their names, in order of time."""
+        if self._sampler.take_last():
+            self._save(last)
+        return tuple(self._names)
+
+    def _save(self, frame: VideoFrame) -> None:
+        name = f"frame-{self._count:06d}.png"
+        self._count += 1
+        # OpenCV says no more than that it failed; where the disk is full, Python's error says so.
+        done, encoded = cv2.imencode(".png", self._to_bgr(frame), _FAST_PNG)
+        if not done:
+            raise ValueError(f"a picture of {frame.width} by {frame.height} cannot be a PNG")
+        (self._folder / name).write_bytes(encoded.tobytes())
+        self._names.append(name)
+        while self._sampler.thin(len(self._names)):
+            for dropped in self._names[1::2]:
+                (self._folder / dropped).unlink()
+            del self._names[1::2]
+
+
+def _sweep(scratch_dir: Path) -> None:
+    """Remove the folders of processes that are gone: a lock ends with who held it."""
+    for folder in scratch_dir.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError), ExitStack() as stack:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            if time.time() - os.fstat(descriptor).st_mtime < _STALE_S:
+                continue
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+
+
+def _cut_path(folder: Path) -> Path:
+    return folder / "clip.mp4"

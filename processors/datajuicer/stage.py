@@ -1,0 +1,146 @@
+"""One operator of DataJuicer as a stage: what it is given of a clip, and where its results go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from processors.datajuicer.hosts import Answer, DataJuicerHost, HostedOperator, HostGone
+from processors.datajuicer.modality import Modality
+from processors.errors import MediaError, StageStartError
+from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Outcome, Sample, Stage
+from schemas.operators import DataJuicerOperator
+from schemas.reasons import MediaReason
+from schemas.settings import Settings
+
+CAPTION = "caption"
+STATS, OUTPUTS, VERSIONS = "operator_stats", "operator_outputs", "operator_versions"
+_MAPS = (STATS, OUTPUTS, VERSIONS)
+_COLUMN_OF = {
+    Modality.VIDEO: CLIP_FILE,
+    Modality.FRAMES: FRAME_FILES,
+    Modality.TEXT: CAPTION,
+}
+
+
+class DataJuicerStage(Stage):
+    """Runs a filter or a mapper in DataJuicer's environment.
+
+    Its numbers go into ``operator_stats``, its other outputs into ``operator_outputs``, both
+    beside those of the operators before it. A filter's own verdict rejects the clip, a mapper's
+    text becomes the caption.
+    """
+
+    name = "datajuicer"
+    batch_size = 32
+
+    def __init__(
+        self,
+        operator: DataJuicerOperator,
+        host: DataJuicerHost,
+        settings: Settings,
+        *,
+        captioned: bool,
+    ) -> None:
+        """``host`` has all such operators of the recipe; ``captioned``: a caption comes before."""
+        self.name = operator.name
+        self._host = host
+        self._captioned = captioned
+        self._deadline_s = settings.pool.operator_timeout_s
+        self._hosted: HostedOperator | None = None
+
+    def setup(self) -> None:
+        self._host.start()
+        self._hosted = self._host.hosted(self.name)
+        if Modality.TEXT in self._hosted.reads and not self._captioned:
+            raise StageStartError(
+                f"operator {self.name} reads the caption, and no operator before it writes one"
+            )
+
+    def close(self) -> None:
+        self._host.close()
+
+    def ping(self) -> None:
+        self._host.ping()
+
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(_COLUMN_OF[medium] for medium in sorted(self._what.reads))
+
+    def outputs(self) -> tuple[str, ...]:
+        return (*_MAPS, CAPTION) if self._writes_caption else _MAPS
+
+    def files(self) -> FileRequest:
+        reads = self._what.reads
+        return FileRequest(cut=Modality.VIDEO in reads, frames=Modality.FRAMES in reads)
+
+    def rejects(self, sample: Sample) -> str | None:
+        return None if sample[self._keep_column] else self.name
+
+    def process(self, batch: Sequence[Sample]) -> list[Outcome]:
+        """As `Stage.process`; a clip that the operator fails on is a `MediaError` of its own."""
+        given = [self._given(sample) for sample in batch]
+        return [
+            self._outcome(sample, answer)
+            for sample, answer in zip(batch, self._answers(given), strict=True)
+        ]
+
+    @property
+    def _what(self) -> HostedOperator:
+        if self._hosted is None:
+            raise RuntimeError(f"stage {self.name}: setup has not been called")
+        return self._hosted
+
+    @property
+    def _writes_caption(self) -> bool:
+        return not self._what.is_filter and Modality.TEXT in self._what.reads
+
+    @property
+    def _keep_column(self) -> str:
+        return f"{self.name}_keeps"
+
+    def _given(self, sample: Sample) -> dict[str, Any]:
+        reads = self._what.reads
+        return {medium.value: sample[_COLUMN_OF[medium]] for medium in reads}
+
+    def _answers(self, given: Sequence[dict[str, Any]]) -> list[Answer]:
+        if self._what.batched and len(given) > 1:
+            try:
+                return self._host.run(self.name, given, deadline_s=self._deadline_s)
+            except HostGone:
+                # One of them may be to blame: each for itself.
+                pass
+        return [self._answer(clip) for clip in given]
+
+    def _answer(self, clip: dict[str, Any]) -> Answer:
+        """Of one clip, which is blamed for the process's end only if that comes again."""
+        try:
+            return self._host.run(self.name, [clip], deadline_s=self._deadline_s)[0]
+        except HostGone:
+            pass
+        try:
+            return self._host.run(self.name, [clip], deadline_s=self._deadline_s)[0]
+        except HostGone as gone:
+            return Answer(error=f"the operator's process {gone}, twice")
+
+    def _outcome(self, sample: Sample, answer: Answer) -> Outcome:
+        if answer.error is not None:
+            return MediaError(
+                MediaReason.STAGE_ERROR, answer.error, stage=self.name, retryable=True
+            )
+        result: Sample = {
+            STATS: _joined(self.name, sample.get(STATS), answer.stats),
+            OUTPUTS: _joined(self.name, sample.get(OUTPUTS), answer.outputs),
+            VERSIONS: {**sample.get(VERSIONS, {}), self.name: self._host.version},
+            self._keep_column: answer.keep is not False,
+        }
+        if self._writes_caption:
+            result[CAPTION] = sample[CAPTION] if answer.text is None else answer.text
+        return result
+
+
+def _joined(operator: str, before: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """A map with the new entries; a name that is taken gets the operator's before it."""
+    joined = dict(before or {})
+    for name, value in given.items():
+        joined[f"{operator}.{name}" if name in joined else name] = value
+    return joined
