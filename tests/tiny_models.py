@@ -113,7 +113,7 @@ def make_aesthetics(folder: Path, seed: int = 2) -> Path:
         nn.Linear(64, 16),
         nn.Linear(16, 1),
     )
-    _save(model, folder, scale=4)
+    _save(model, folder, scale=3)
     # As the repository has it: its own code for the class, which nothing here runs.
     _edit_config(
         folder,
