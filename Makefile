@@ -32,7 +32,7 @@ setup-datajuicer: setup $(STAMPS)/datajuicer ## further: DataJuicer's own enviro
 demo: setup ## push sample videos (or VIDEOS='...') through the whole pipeline and show the result
 	@$(BIN)/cliplake demo $(VIDEOS)
 
-test: setup $(STAMPS)/dev ## all tests, with a real broker, Flink, Ray and Paimon
+test: setup setup-models setup-datajuicer $(STAMPS)/dev ## all tests, with a real broker, Flink, Ray and Paimon
 	@$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy

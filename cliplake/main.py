@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from cliplake.commands import cluster, demo, ingest, process, sql, status, submit, try_
+from cliplake.commands import (
+    cluster,
+    demo,
+    ingest,
+    process,
+    recipe,
+    regate,
+    sql,
+    status,
+    submit,
+    try_,
+)
 from cliplake.console import Commands
 from cliplake.context import Context
 
@@ -48,7 +59,7 @@ def options(
     context.obj = Context(settings_file=settings, settings_json=settings_json, debug=debug)
 
 
-for command in (cluster, submit, ingest, process, status, demo, sql, try_):
+for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe, regate):
     command.register(app)
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 from operator import or_
@@ -21,20 +21,19 @@ from processors.clip_decoder import ClipDecoder
 from processors.clip_files import MAX_FILE_BYTES, ClipFiles
 from processors.clip_files import STAGE as CUT
 from processors.clip_pass import STAGE as DECODE
-from processors.clip_pass import DecodedClip
 from processors.clip_reader import ClipSpan
+from processors.clip_work import ClipWork
 from processors.errors import DependencyFault, MediaError
 from processors.fetch import Fetcher
-from processors.gates import Gate, gate_of
+from processors.gates import gate_of
 from processors.media.sandbox import Sandbox
 from processors.motion import MODEL_NAME as MOTION_MODEL
 from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
-from processors.quality import aggregate
-from processors.results import ClipResult, duration_rejected, failed, passed, rejected
-from processors.shared_batches import Scored, SharedBatches
-from processors.stage import FileRequest, ModelIdentity, Sample, Stage
-from schemas.operators import MotionScoreFilter, NsfwFilter
+from processors.results import ClipResult, duration_rejected
+from processors.shared_batches import SharedBatches
+from processors.stage import FileRequest, ModelIdentity, Stage
+from schemas.operators import MotionScoreFilter
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
@@ -52,25 +51,6 @@ class StageDescription:
     operator: str
     model: str | None
     revision: str | None
-
-
-@dataclass
-class _Work:
-    """One clip on its way through the chain."""
-
-    clip: Mapping[str, Any]
-    media: str | None = None
-    """Path of the video, as long as a stage may want files of the clip."""
-    has_files: bool = False
-    decoded: DecodedClip | None = None
-    sample: Sample = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    """Columns of ``enriched_clips`` that were measured."""
-    error: MediaError | None = None
-    rejected: str | None = None
-    cpu_s: float = 0.0
-    gpu_s: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class EnrichmentChain:
@@ -155,13 +135,13 @@ class EnrichmentChain:
         ``clips`` are rows of the table ``clips`` that passed the duration filter. What is wrong
         with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
         """
-        works = [_Work(clip) for clip in clips]
+        works = [ClipWork(clip) for clip in clips]
         # Videos, and files of clips, that have to stay until the stages have run.
         with self._under_way(), ExitStack() as held:
             for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
                 self._decode(list(group), held)
             self._run_steps(works, held)
-            return [self._result(work) for work in works]
+            return [work.result(self._recipe) for work in works]
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:
@@ -176,7 +156,7 @@ class EnrichmentChain:
             for stage in self._stages.values():
                 stage.look_again()
 
-    def _run_steps(self, works: list[_Work], held: ExitStack) -> None:
+    def _run_steps(self, works: list[ClipWork], held: ExitStack) -> None:
         for operator, gate in self._steps:
             # A clip that a gate rejected is not scored further, unless the recipe says so.
             alive = [
@@ -189,14 +169,11 @@ class EnrichmentChain:
                 alive = self._with_files(batches.stage, alive, held)
             if batches is not None and alive:
                 self._score(batches, alive)
-                for work in alive:
-                    if work.error is None:
-                        work.rejected = work.rejected or batches.stage.rejects(work.sample)
             if gate is not None:
                 for work in alive:
-                    _judge(gate, work)
+                    work.judge(gate)
 
-    def _with_files(self, stage: Stage, works: list[_Work], held: ExitStack) -> list[_Work]:
+    def _with_files(self, stage: Stage, works: list[ClipWork], held: ExitStack) -> list[ClipWork]:
         """The clips that have the files which the stage opens; they are written once a clip."""
         if self._files is None or not stage.files():
             return works
@@ -209,13 +186,12 @@ class EnrichmentChain:
                 work.sample.update(self._files.write(work.media, span, held))
                 work.has_files = True
             except MediaError as error:
-                error.stage = error.stage or CUT
-                work.error = error
+                work.fail(error, CUT)
             work.cpu_s += time.thread_time() - cpu
             work.seconds[CUT] = time.perf_counter() - wall
         return [work for work in works if work.error is None]
 
-    def _decode(self, works: list[_Work], held: ExitStack) -> None:
+    def _decode(self, works: list[ClipWork], held: ExitStack) -> None:
         """Fetch the video that these clips are of, and decode them."""
         if self._fetcher is None:
             raise RuntimeError("setup has not been called")
@@ -237,19 +213,17 @@ class EnrichmentChain:
                         work.media = str(media.path)
                     held.push(opened.pop_all())
         except MediaError as error:
-            error.stage = error.stage or FETCH
             for work in works:
-                work.error = error
+                work.fail(error, FETCH)
             return
         shared_cpu_s = (time.thread_time() - cpu) / len(works)
         for work, outcome in zip(works, outcomes, strict=True):
             work.cpu_s += shared_cpu_s
             work.seconds[FETCH] = fetch_s / len(works)
             if isinstance(outcome, MediaError):
-                outcome.stage = outcome.stage or DECODE
-                work.error = outcome
+                work.fail(outcome, DECODE)
             else:
-                self._take_in(work, outcome)
+                work.take_decoded(outcome, self._models.get(MotionScoreFilter.stage))
 
     @contextmanager
     def _decoder(self) -> Iterator[ClipDecoder]:
@@ -260,31 +234,23 @@ class EnrichmentChain:
         finally:
             self._decoders.put(decoder)
 
-    def _take_in(self, work: _Work, decoded: DecodedClip) -> None:
-        work.decoded = decoded
-        work.cpu_s += decoded.cpu_s
-        work.seconds.update(decoded.seconds)
-        work.sample.update(decoded.images)
-        decoded.images = {}
-        work.scores.update(aggregate(decoded.quality), frame_count=len(decoded.quality))
-        if decoded.motion_score is not None:
-            work.scores["motion_score"] = decoded.motion_score
-            self._name_model(work, MotionScoreFilter.stage)
-
-    def _score(self, stage: SharedBatches, works: list[_Work]) -> None:
+    def _score(self, batches: SharedBatches, works: list[ClipWork]) -> None:
         """Run a stage; a clip is blamed only for what comes back when it runs alone."""
         try:
-            self._score_together(stage, works)
+            scored = batches.run([work.sample for work in works])
         except DependencyFault:
             raise
         except Exception:
             for work in works:
-                self._score_alone(stage, work)
+                self._score_alone(batches, work)
+        else:
+            for work, result in zip(works, scored, strict=True):
+                work.take_scored(batches.stage, result)
 
-    def _score_alone(self, batches: SharedBatches, work: _Work) -> None:
+    def _score_alone(self, batches: SharedBatches, work: ClipWork) -> None:
         stage = batches.stage
         try:
-            self._take_scores(stage, [work], batches.run_alone([work.sample]))
+            work.take_scored(stage, *batches.run_alone([work.sample]))
         except DependencyFault:
             raise
         except Exception as error:
@@ -294,88 +260,7 @@ class EnrichmentChain:
                 raise DependencyFault(
                     f"stage {stage.name} is broken: {type(broken).__name__}: {broken}"
                 ) from error
-            if isinstance(error, MediaError):
-                error.stage = error.stage or stage.name
-                work.error = error
-            else:
-                work.error = MediaError(
-                    MediaReason.STAGE_ERROR,
-                    f"{type(error).__name__}: {error}",
-                    stage=stage.name,
-                    retryable=True,
-                )
-
-    def _score_together(self, batches: SharedBatches, works: list[_Work]) -> None:
-        scored = batches.run([work.sample for work in works])
-        self._take_scores(batches.stage, works, scored)
-
-    def _take_scores(self, stage: Stage, works: list[_Work], scored: list[Scored]) -> None:
-        for work, result in zip(works, scored, strict=True):
-            work.cpu_s += result.cpu_s
-            work.gpu_s += result.wall_s if stage.on_gpu else 0.0
-            work.seconds[stage.name] = result.wall_s
-            if isinstance(result.outcome, MediaError):
-                result.outcome.stage = result.outcome.stage or stage.name
-                work.error = result.outcome
-                continue
-            work.scores.update({column: result.outcome[column] for column in stage.outputs()})
-            work.sample.update(result.outcome)
-            self._name_model(work, stage.name)
-
-    def _name_model(self, work: _Work, stage: str) -> None:
-        model = self._models.get(stage)
-        if model is not None:
-            work.scores[f"{stage}_model"] = model.name
-            work.scores[f"{stage}_model_revision"] = model.revision
-
-    def _result(self, work: _Work) -> ClipResult:
-        scores = {
-            **work.scores,
-            "cpu_s": work.cpu_s,
-            "gpu_s": work.gpu_s,
-            "stage_seconds": {name: f"{s:.6f}" for name, s in work.seconds.items()},
-        }
-        if work.error is not None:
-            return failed(work.clip, self._recipe, work.error, scores)
-        if work.rejected is not None:
-            result = rejected(work.clip, self._recipe, work.rejected, scores)
-        else:
-            result = passed(work.clip, self._recipe, scores)
-        if work.decoded is not None and self._may_store(work):
-            result.frames = _frames_row(work.clip, work.decoded)
-        return result
-
-    def _may_store(self, work: _Work) -> bool:
-        """Whether the clip's frames are stored: not where safety rejected or did not judge it."""
-        if work.decoded is None or not work.decoded.jpegs:
-            return False
-        safety = find(self._recipe, NsfwFilter)
-        if safety is None or self._recipe.store_unsafe_frames:
-            return True
-        gate = gate_of(safety)
-        judged = gate is not None and all(c in work.scores for c in gate.columns)
-        return gate is not None and judged and gate.verdict(work.scores) is None
-
-
-def _judge(gate: Gate, work: _Work) -> None:
-    """Set the first reason for which the clip is rejected."""
-    if work.error is not None:
-        return
-    try:
-        verdict = gate.verdict(work.scores)
-    except ValueError as error:
-        work.error = MediaError(MediaReason.STAGE_ERROR, str(error), stage=gate.stage)
-        return
-    work.rejected = work.rejected or verdict
-
-
-def _frames_row(clip: Mapping[str, Any], decoded: DecodedClip) -> dict[str, Any]:
-    return {
-        "clip_id": clip["clip_id"],
-        "video_frames": decoded.jpegs,
-        "frame_times_s": decoded.frame_times_s,
-        "frame_sharpness": [q.sharpness for q in decoded.quality],
-        "frame_brightness": [q.brightness for q in decoded.quality],
-        "frame_black_fraction": [q.black_fraction for q in decoded.quality],
-        "frame_overexposed": [q.overexposed for q in decoded.quality],
-    }
+            if not isinstance(error, MediaError):
+                text = f"{type(error).__name__}: {error}"
+                error = MediaError(MediaReason.STAGE_ERROR, text, retryable=True)
+            work.fail(error, stage.name)

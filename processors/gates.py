@@ -13,6 +13,8 @@ from typing import Any
 
 from schemas.operators import (
     AestheticsFilter,
+    DataJuicerOperator,
+    DurationFilter,
     FrameQualityFilter,
     MotionScoreFilter,
     NsfwFilter,
@@ -62,6 +64,25 @@ def gate_of(operator: Operator) -> Gate | None:
         case FrameQualityFilter():
             return _quality(operator)
     return None
+
+
+def reject_reasons(operator: Operator) -> tuple[str, ...]:
+    """Every ``reject_reason`` that an operator of a recipe may give; none if it judges nothing."""
+    reasons: tuple[RejectReason, ...] = ()
+    match operator:
+        case DurationFilter():
+            reasons = (RejectReason.TOO_SHORT, RejectReason.TOO_LONG)
+        case NsfwFilter():
+            reasons = (RejectReason.UNSAFE,)
+        case MotionScoreFilter():
+            reasons = (RejectReason.LOW_MOTION, RejectReason.HIGH_MOTION)
+        case AestheticsFilter():
+            reasons = (RejectReason.LOW_AESTHETICS, RejectReason.HIGH_AESTHETICS)
+        case FrameQualityFilter():
+            reasons = (RejectReason.LOW_QUALITY,)
+        case DataJuicerOperator(kind="filter"):
+            return (operator.op,)
+    return tuple(reason.value for reason in reasons)
 
 
 def gates_of(recipe: Recipe) -> list[Gate]:

@@ -10,16 +10,20 @@ from dataclasses import replace
 from typing import TypeVar
 
 from processors.clip_pass import DecodePlan
+from processors.custom import COLUMNS_OF_EVERY_CLIP, stage_of
+from processors.custom_host import HostedStage
 from processors.datajuicer.hosts import DataJuicerHost
 from processors.datajuicer.stage import DataJuicerStage
 from processors.errors import StageStartError
 from processors.frames import FrameSampling, Pixels
+from processors.models.openai_caption import OpenAiCaptionStage
 from processors.motion import MotionParameters
 from processors.safety import OpenNsfwStage
 from processors.stage import Stage
 from schemas.operators import (
     AestheticsFilter,
     CaptionFromVideo,
+    CustomStage,
     DataJuicerOperator,
     ExtractFrames,
     FrameQualityFilter,
@@ -27,6 +31,7 @@ from schemas.operators import (
     NsfwFilter,
     Operator,
 )
+from schemas.problems import ConfigError
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
@@ -42,9 +47,11 @@ def find(recipe: Recipe, kind: type[_Kind]) -> _Kind | None:
     return next((o for o in recipe.operators if isinstance(o, kind)), None)
 
 
-def uses_torch(recipe: Recipe) -> bool:
-    """Whether a stage of the recipe runs a model by torch, and has use for a GPU."""
-    return any(_is_torch(operator) for operator in recipe.operators)
+def gpus_wanted(recipe: Recipe) -> float:
+    """GPUs that a worker of the recipe has use for: one for models by torch, or what a stage of
+    the user's own declares."""
+    custom = [stage.resources.gpus for stage in custom_stages(recipe).values()]
+    return max([1.0 if any(_is_torch(o) for o in recipe.operators) else 0.0, *custom])
 
 
 def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
@@ -52,23 +59,44 @@ def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
 
     Raises `StageStartError` with one line that names what cannot run, and why.
     """
-    stages: dict[str, Stage] = {}
     further = [o for o in recipe.operators if isinstance(o, DataJuicerOperator)]
     # One process for all of them: it takes seconds to start, and hundreds of megabytes.
     host = DataJuicerHost(settings, [(o.name, o.parameters) for o in further])
+    try:
+        stages: dict[str, Stage] = dict(custom_stages(recipe))
+    except ConfigError as error:
+        raise StageStartError(f"recipe {recipe.name}: {error}") from None
     captioned = False
     for operator in recipe.operators:
-        captioned = captioned or isinstance(operator, CaptionFromVideo)
         if isinstance(operator, DataJuicerOperator):
             stages[operator.op] = DataJuicerStage(operator, host, settings, captioned=captioned)
-        elif not isinstance(operator, _MEASURED_IN_DECODING):
+        elif not isinstance(operator, (*_MEASURED_IN_DECODING, CustomStage)):
             stages[operator.op] = _stage(operator, recipe, settings)
+        captioned = captioned or isinstance(operator, CaptionFromVideo)
+    return stages
+
+
+def custom_stages(recipe: Recipe) -> dict[str, HostedStage]:
+    """The recipe's stages of the user's own by operator: their files are run and checked.
+
+    `ConfigError` if a declaration is wrong for its place in the recipe.
+    """
+    stages: dict[str, HostedStage] = {}
+    there = [*COLUMNS_OF_EVERY_CLIP]
+    for operator in recipe.operators:
+        if isinstance(operator, CustomStage):
+            stage = stage_of(operator, there, [other.name for other in stages.values()])
+            stages[operator.op] = stage
+            there += stage.gives
+        there += operator.columns
     return stages
 
 
 def _stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stage:
     if isinstance(operator, NsfwFilter) and operator.engine == "open_nsfw_onnx":
         return OpenNsfwStage(operator, settings.model_dir, _sampling(operator, recipe))
+    if isinstance(operator, CaptionFromVideo) and operator.engine == "openai":
+        return OpenAiCaptionStage(operator, _sampling(operator, recipe), "upright")
     if _is_torch(operator):
         return _torch_stage(operator, recipe, settings)
     raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")
@@ -86,6 +114,7 @@ def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stag
     # Imported here: torch takes seconds to load, and recipes without it need not have it.
     try:
         from processors.models.aesthetics import AestheticsStage
+        from processors.models.image_text import ImageTextStage
         from processors.models.safety import ImageClassifierSafetyStage
         from processors.models.video_blip import VideoBlipStage
     except ImportError as error:
@@ -93,7 +122,7 @@ def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stag
             f"stage {operator.stage}: {operator.op} needs torch and transformers ({error}); "
             "run `make setup-models`"
         ) from None
-    pixels: Pixels = "coded" if recipe.compat == "dj" else "upright"
+    pixels = _pixels(recipe)
     match operator:
         case NsfwFilter():
             return ImageClassifierSafetyStage(
@@ -101,21 +130,23 @@ def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stag
             )
         case AestheticsFilter():
             return AestheticsStage(operator, _sampling(operator, recipe), pixels, settings)
-        case CaptionFromVideo(engine="video_blip"):
+        case CaptionFromVideo(engine="image_text"):
+            return ImageTextStage(operator, _sampling(operator, recipe), pixels, settings)
+        case CaptionFromVideo():
             return VideoBlipStage(operator, _sampling(operator, recipe), pixels, settings)
     raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")
 
 
+def _pixels(recipe: Recipe) -> Pixels:
+    """Which pixels the models of the hub look at; those that DataJuicer's do, unless mended."""
+    return "coded" if recipe.compat == "dj" else "upright"
+
+
 def _sampling(operator: _Looking, recipe: Recipe) -> FrameSampling:
     """The frames an operator looks at: its own, or some of those that were extracted before."""
-    if operator.frame_field is None:
-        return FrameSampling(operator.frame_sampling_method, operator.frame_num)
     extract = find(recipe, ExtractFrames)
-    if extract is None or extract.frame_field != operator.frame_field:
-        raise StageStartError(
-            f"recipe {recipe.name}: {operator.op} looks at frame_field {operator.frame_field}, "
-            f"which no {ExtractFrames.op} of the recipe makes"
-        )
+    if operator.frame_field is None or extract is None:
+        return FrameSampling(operator.frame_sampling_method, operator.frame_num)
     return replace(_extracted(extract), at_most=operator.frame_num)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from processors.duration import duration_verdict
 from processors.errors import MediaError
 from schemas.reasons import ClipStatus, RejectReason
 from schemas.recipe import Recipe
@@ -18,6 +19,7 @@ from schemas.tables import (
     KAFKA_COLUMN_NAMES,
 )
 
+DURATION_REASONS = (RejectReason.TOO_SHORT, RejectReason.TOO_LONG)
 SEQUENCE_COLUMN = "enrich_seq"
 """Set by whoever writes the rows."""
 
@@ -78,14 +80,14 @@ def failed(
 
 
 def duration_rejected(clip: Mapping[str, Any], recipe: Recipe) -> ClipResult:
-    """The result of a clip that the duration filter dropped; it is never decoded.
+    """The result of a clip that the recipe's duration filter drops; it is never decoded.
 
-    Raises `ValueError` if the filter let it pass.
+    Raises `ValueError` if the filter lets it pass.
     """
-    reason = clip.get("duration_reject_reason")
-    if clip["duration_ok"] or reason is None:
-        raise ValueError(f"clip {clip['clip_id']} passed the duration filter")
-    return rejected(clip, recipe, RejectReason(reason), {})
+    reason = duration_verdict(clip["duration_s"], recipe.duration)
+    if reason is None:
+        raise ValueError(f"clip {clip['clip_id']} passes the duration filter")
+    return rejected(clip, recipe, reason, {})
 
 
 def without_credentials(uri: str) -> str:
@@ -108,6 +110,8 @@ def _result(
     row: dict[str, Any] = dict.fromkeys(columns)
     row.update({name: clip.get(name) for name in (*CLIP_COLUMN_NAMES, *KAFKA_COLUMN_NAMES)})
     row.update(
+        # The split judged by the recipe that it had; this row's verdict is of this recipe.
+        duration_ok=reason not in DURATION_REASONS,
         status=status.value,
         kept=status is ClipStatus.KEPT,
         reject_reason=reason,

@@ -57,7 +57,7 @@ class SharedBatches:
         Another caller's samples in the same batch may have caused it: who is to blame shows when
         each runs alone.
         """
-        request = _Request(samples, sum(map(self._weight, samples)))
+        request = _Request(samples, sum(map(self.stage.weight, samples)))
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"stage {self.stage.name} is closed")
@@ -85,10 +85,6 @@ class SharedBatches:
             self._changed.notify_all()
         self._thread.join()
         self.stage.close()
-
-    def _weight(self, sample: Sample) -> int:
-        request = self.stage.frames()
-        return max(1, len(sample[request.column])) if request else 1
 
     def _serve(self) -> None:
         while batch := self._next_batch():
@@ -137,7 +133,7 @@ class SharedBatches:
             cpu, wall = time.thread_time(), time.perf_counter()
             results = self.stage.run(samples)
             cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-        weights = [self._weight(sample) for sample in samples]
+        weights = [self.stage.weight(sample) for sample in samples]
         return [
             Scored(result, wall * weight / sum(weights), cpu * weight / sum(weights))
             for result, weight in zip(results, weights, strict=True)

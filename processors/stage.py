@@ -74,7 +74,8 @@ class Stage(ABC):
     class; of the instance only where one class runs operators of many names."""
     resources: ClassVar[Resources] = Resources()
     batch_size: int = 1
-    """Items (clips, or frames where the stage looks at frames) that it takes at once best."""
+    """Items that it takes at once best: frames where the stage looks at frames, else clips, if
+    `weight` says nothing else."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -99,6 +100,11 @@ class Stage(ABC):
     def frames(self) -> FrameRequest | None:
         """The frames it wants decoded; None if it looks at none."""
         return None
+
+    def weight(self, sample: Sample) -> int:
+        """How many of `batch_size` a sample fills: its frames, if the stage looks at frames."""
+        request = self.frames()
+        return 1 if request is None else max(1, len(sample[request.column]))
 
     def files(self) -> FileRequest:
         """The files it opens, known after `setup`; by default none."""
@@ -144,6 +150,11 @@ class Stage(ABC):
             if missing:
                 raise ValueError(f"stage {self.name}: a sample lacks {', '.join(missing)}")
         results = self.process(batch)
+        if not isinstance(results, list):
+            raise ValueError(
+                f"stage {self.name}: process returned {type(results).__name__}; "
+                "it returns a list with one dict a sample"
+            )
         if len(results) != len(batch):
             raise ValueError(
                 f"stage {self.name}: {len(batch)} samples in, {len(results)} out; "
@@ -173,5 +184,8 @@ def _check_definition(cls: type[Stage], abstract: list[str]) -> None:
         raise TypeError(f"{where}: batch_size is {size!r}, and should be an integer from 1 on")
     if not isinstance(cls.resources, Resources):
         raise TypeError(f"{where}: resources is {cls.resources!r}; use Resources(cpus=…, gpus=…)")
-    if min(cls.resources.cpus, cls.resources.gpus) < 0:
+    amounts = (cls.resources.cpus, cls.resources.gpus)
+    if not all(isinstance(amount, int | float) for amount in amounts):
+        raise TypeError(f"{where}: cpus and gpus are numbers, and resources is {cls.resources!r}")
+    if min(amounts) < 0:
         raise TypeError(f"{where}: resources cannot be negative")

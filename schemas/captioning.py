@@ -38,6 +38,7 @@ class CaptionFromVideo(BuiltIn):
 
     op = "video_captioning_from_video_mapper"
     stage = "caption"
+    columns = ("caption", "caption_tokens")
     running_parameters = frozenset(
         {"base_url", "api_key_env", "max_concurrency", "timeout_s", "attempts"}
     )

@@ -22,6 +22,8 @@ class Operator(BaseModel):
     """Parameters that change verdicts and no score."""
     running_parameters: ClassVar[frozenset[str]] = frozenset()
     """Parameters that change how it runs, and neither scores nor verdicts."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """What it gives of a clip that operators after it may look at."""
 
     @property
     def op(self) -> str:

@@ -128,6 +128,7 @@ class NsfwFilter(_ScoreFilter):
 
     op = "video_nsfw_filter"
     stage = "safety"
+    columns = ("nsfw_score",)
     without_effect: ClassVar[Mapping[str, str]] = {"video_backend": _DECODED_ONCE}
 
     engine: Literal["transformers", "open_nsfw_onnx"] = "transformers"
@@ -148,6 +149,7 @@ class MotionScoreFilter(_ScoreFilter):
 
     op = "video_motion_score_filter"
     stage = "motion"
+    columns = ("motion_score",)
     without_effect: ClassVar[Mapping[str, str]] = {
         "original_fps": "motion is measured on the clip's own frames, at their own rate",
         "optical_flow_key": "the flow itself is not kept",
@@ -156,6 +158,10 @@ class MotionScoreFilter(_ScoreFilter):
         **_BOTH_BOUNDS,
         "frame_field": "motion is measured on the clip's own frames",
         "if_output_optical_flow": "the flow itself is not kept, only its score",
+        **dict.fromkeys(
+            ("pyr_scale", "levels", "winsize", "iterations", "poly_n", "poly_sigma", "flags"),
+            "the flow is measured as DataJuicer measures it by default",
+        ),
     }
 
     min_score: float = 0.25
@@ -173,6 +179,7 @@ class AestheticsFilter(_ScoreFilter):
 
     op = "video_aesthetics_filter"
     stage = "aesthetics"
+    columns = ("aesthetics_score",)
 
     hf_scorer_model: str = ""
     trust_remote_code: Literal[False] = False

@@ -36,6 +36,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 _MERGE = "tag:yaml.org,2002:merge"
+MOST_NAMES = 60
+"""An error that lists more names than this is not read."""
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -55,7 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known ones: {', '.join(names)}" if names else ""
+    return f"; known ones: {', '.join(names)}" if 0 < len(names) <= MOST_NAMES else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> ConfigError:

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas import recipe_keys
+from schemas.entries import Entries
 from schemas.ids import fingerprint
-from schemas.operators import OPERATORS, BuiltIn, DurationFilter, Operator, SplitByScene
-from schemas.plugins import custom_stage, is_custom
+from schemas.operators import DurationFilter, ExtractFrames, Operator, SplitByScene
 from schemas.problems import ConfigError, explain, nearest, read_yaml
 
 Compat = Literal["dj", "fixed"]
@@ -30,10 +31,6 @@ class _RecipeFile(BaseModel):
     project_name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     description: str | None = None
     process: list[dict[str, dict[str, Any] | None] | str]
-    video_key: Literal["videos"] = "videos"
-    np: Annotated[int, Field(ge=1)] | None = None
-    """Read, and without effect: how many workers there are is a setting."""
-    skip_op_error: bool = False
     compat: Compat = "dj"
     """``dj``: scores as DataJuicer has them; ``fixed``: with its known faults mended."""
     score_rejected: bool = False
@@ -109,23 +106,30 @@ def parse_recipe(text: str, *, where: str, default_name: str, folder: Path | Non
     document = read_yaml(text, where)
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with a list under 'process'")
-    try:
-        head = _RecipeFile.model_validate(document)
-    except ValidationError as error:
-        raise explain(error, _RecipeFile, where) from None
-    if head.skip_op_error:
-        raise ConfigError(
-            f"{where}: skip_op_error: true would drop clips without a word; leave it out: "
-            "a clip that fails becomes a dead letter of its own here"
-        )
-    warnings: list[str] = []
-    reader = _Entries(folder or Path.cwd(), warnings)
+    warnings = recipe_keys.warnings(document)
+    head = _head(document, where)
+    reader = Entries(folder or Path.cwd(), warnings)
     operators = [
         reader.operator(entry, f"{where}: process[{index}]")
         for index, entry in enumerate(head.process)
     ]
     warnings += [f"{o.op}: {remark}" for o in operators for remark in o.remarks()]
     return _assemble(head, operators, where, default_name, warnings)
+
+
+def _head(document: dict[Any, Any], where: str) -> _RecipeFile:
+    """The keys that mean something here; the others are known, or the recipe is wrong."""
+    ours = _RecipeFile.model_fields
+    ignored = recipe_keys.WITHOUT_EFFECT.keys() | recipe_keys.REFUSED.keys()
+    if unknown := [str(key) for key in document if key not in ours and key not in ignored]:
+        near = nearest(unknown[0], [*ours, *ignored])
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}{near}")
+    if reason := recipe_keys.refusal(document):
+        raise ConfigError(f"{where}: {reason}")
+    try:
+        return _RecipeFile.model_validate({k: v for k, v in document.items() if k in ours})
+    except ValidationError as error:
+        raise explain(error, _RecipeFile, where) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -143,48 +147,6 @@ def dump_recipe(recipe: Recipe) -> str:
     )
 
 
-class _Entries:
-    """Makes operators of the entries of ``process``."""
-
-    def __init__(self, folder: Path, warnings: list[str]) -> None:
-        self._folder = folder
-        self._warnings = warnings
-
-    def operator(self, entry: dict[str, dict[str, Any] | None] | str, where: str) -> Operator:
-        """The operator of an entry; `ConfigError` says where it is wrong."""
-        if isinstance(entry, str):
-            entry = {entry: None}
-        if len(entry) != 1:
-            raise ConfigError(f"{where}: one operator an entry, and this has {', '.join(entry)}")
-        ((name, given),) = entry.items()
-        parameters = given or {}
-        if is_custom(name):
-            try:
-                return custom_stage(name, parameters, self._folder)
-            except ValueError as error:
-                raise ConfigError(f"{where}: {error}") from None
-        kind = OPERATORS.get(name)
-        if kind is None:
-            raise ConfigError(f"{where}: unknown operator {name!r}{nearest(name, OPERATORS)}")
-        try:
-            return kind.model_validate(self._with_meaning(kind, parameters, f"{where}.{name}"))
-        except ValidationError as error:
-            raise explain(error, kind, f"{where}.{name}") from None
-
-    def _with_meaning(
-        self, kind: type[BuiltIn], parameters: dict[str, Any], where: str
-    ) -> dict[str, Any]:
-        """The parameters that have a meaning here; the others are named in a warning."""
-        for name in parameters:
-            if name in kind.refused:
-                raise ConfigError(f"{where}: {name} cannot be changed: {kind.refused[name]}")
-            if name in kind.without_effect:
-                self._warnings.append(
-                    f"{kind.op}: {name} has no effect: {kind.without_effect[name]}"
-                )
-        return {k: v for k, v in parameters.items() if k not in kind.without_effect}
-
-
 def _assemble(
     head: _RecipeFile,
     operators: list[Operator],
@@ -192,25 +154,23 @@ def _assemble(
     default_name: str,
     warnings: list[str],
 ) -> Recipe:
+    _check_split(operators, where)
     names = [operator.op for operator in operators]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: {name} is there twice")
-    if not operators or not isinstance(operators[0], SplitByScene):
-        raise ConfigError(
-            f"{where}: the first operator should be {SplitByScene.op}: "
-            "all that follows is about its clips"
-        )
-    rest = operators[1:]
+    split, rest = operators[0], operators[1:]
+    assert isinstance(split, SplitByScene)
     duration = next((o for o in rest if isinstance(o, DurationFilter)), DurationFilter())
     if duration in rest and rest.index(duration) != 0:
         raise ConfigError(
             f"{where}: {DurationFilter.op} should follow {SplitByScene.op}: "
             "it drops clips before any is decoded again"
         )
+    _check_frame_fields(rest, where)
     return Recipe(
         name=head.project_name or default_name,
-        split=operators[0],
+        split=split,
         duration=duration,
         operators=tuple(o for o in rest if o is not duration),
         compat=head.compat,
@@ -219,3 +179,40 @@ def _assemble(
         store_unsafe_frames=head.store_unsafe_frames,
         warnings=tuple(warnings),
     )
+
+
+def _check_split(operators: list[Operator], where: str) -> None:
+    """The split is there once, and first."""
+    splits = [i for i, operator in enumerate(operators) if isinstance(operator, SplitByScene)]
+    if len(splits) > 1:
+        raise ConfigError(f"{where}: {SplitByScene.op} is there twice, and a video is cut once")
+    if not splits:
+        raise ConfigError(
+            f"{where}: the first operator should be {SplitByScene.op}: "
+            "all that follows is about its clips"
+        )
+    if splits[0] > 0:
+        early = operators[0]
+        why = (
+            "it would change the video before it is cut, and clips are ranges of the uploaded one"
+            if early.op.endswith("_mapper")
+            else "it would judge whole videos, and operators here are about clips"
+        )
+        raise ConfigError(
+            f"{where}: the first operator should be {SplitByScene.op}, and {early.op} is before "
+            f"it: {why}; move it behind the split or leave it out"
+        )
+
+
+def _check_frame_fields(operators: list[Operator], where: str) -> None:
+    """An operator may only look at frames that an earlier one has taken."""
+    taken: list[str] = []
+    for operator in operators:
+        wanted = getattr(operator, "frame_field", None)
+        if isinstance(operator, ExtractFrames):
+            taken.append(operator.frame_field)
+        elif wanted is not None and wanted not in taken:
+            raise ConfigError(
+                f"{where}: {operator.op}: frame_field {wanted!r} is not what an "
+                f"{ExtractFrames.op} before it gives{nearest(wanted, taken)}"
+            )

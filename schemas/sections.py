@@ -146,8 +146,10 @@ class PoolSettings(_Section):
     """Finished rows are committed this often."""
     attempts: Annotated[int, Field(ge=1)] = 2
     """Times a clip is tried before it is failed."""
-    actor_start_timeout_s: Seconds = 120.0
-    """Time for an actor to load its models."""
+    stages_deadline_s: Seconds = 120.0
+    """Time for one clip's stages after decoding; an actor that takes longer is taken for stuck."""
+    actor_start_timeout_s: Seconds = 600.0
+    """Time for an actor to load its models, and to fetch them the first time."""
     drain_timeout_s: Seconds = 30.0
     """Time that what is in flight gets when the driver is told to stop."""
     datajuicer_python: str = ""

@@ -321,7 +321,7 @@ CLIP_FRAMES = Table(
     writer="the pool's driver",
     columns=(
         Column("clip_id", _S, "the clip", nullable=False),
-        Column("enrich_seq", _L, "enrich_seq of the enriched row these belong to", False),
+        Column("enrich_seq", _L, "frames_seq of the enriched row these belong to", False),
         Column("video_frames", ColumnType.BYTES_ARRAY, "JPEG images, in order of time"),
         Column("frame_times_s", ColumnType.DOUBLE_ARRAY, "their times from the video's start, s"),
         Column("frame_sharpness", ColumnType.DOUBLE_ARRAY, "variance of the Laplacian of the luma"),
@@ -353,6 +353,9 @@ ENRICHED_CLIPS = Table(
         Column("caption", _S, "what the clip shows, in words"),
         Column("caption_tokens", _I, "tokens that the model generated for the caption"),
         Column("frame_count", _I, "sampled frames"),
+        Column(
+            "frames_seq", _L, "enrich_seq of its row of clip_frames; null if no frames are stored"
+        ),
         Column("sharpness", _D, "median of frame_sharpness"),
         Column("brightness", _D, "mean of frame_brightness"),
         Column("black_fraction", _D, "share of the sampled frames that are black"),

@@ -18,13 +18,21 @@ from schemas.tables import CLIPS, TABLES
 RECIPE_TEXT = """
 process:
   - video_split_by_scene_mapper
-  - video_duration_filter: {min_duration: 2, max_duration: 60}
+  - video_duration_filter: %s
   - video_motion_score_filter: {min_score: %s}
 """
 
 
 def recipe(min_motion: float = 0.25) -> Recipe:
-    return parse_recipe(RECIPE_TEXT % min_motion, where="test", default_name="test")
+    return recipe_of("{min_duration: 2, max_duration: 60}", min_motion)
+
+
+def recipe_of(durations: str, min_motion: float) -> Recipe:
+    return parse_recipe(recipe_text(durations, min_motion), where="test", default_name="test")
+
+
+def recipe_text(durations: str, min_motion: float) -> str:
+    return RECIPE_TEXT % (durations, min_motion)
 
 
 def settings(folder: Path, **pool: Any) -> Settings:
@@ -36,6 +44,7 @@ def settings(folder: Path, **pool: Any) -> Settings:
             "commit_interval_s": 0.1,
             "cpus_per_actor": 0.25,
             "micro_batch_clips": 4,
+            "stages_deadline_s": 0.5,
             **pool,
         },
         decode={"deadline_base_s": 0.5, "deadline_per_video_second_s": 0.1},
@@ -67,7 +76,7 @@ def clip(number: int, **changes: Any) -> dict[str, Any]:
         "end_pts": 3 * (number % 3) + 3,
         "time_base": "1/1",
         "duration_s": 3.0,
-        "split_fingerprint": "f",
+        "split_fingerprint": recipe().split_fingerprint,
         "duration_ok": True,
         "kafka_topic": "video-uploads",
         "kafka_partition": 1,

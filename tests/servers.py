@@ -27,7 +27,10 @@ class Served:
 def serve(
     pages: Mapping[str, bytes | Answer], *, tls: SSLContext | None = None
 ) -> Iterator[Served]:
-    """Serve ``pages`` by path: bytes as they are, or a function that writes the whole answer."""
+    """Serve ``pages`` by path: bytes as they are, or a function that writes the whole answer.
+
+    GET and POST are answered alike; the function reads what was posted.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -43,6 +46,14 @@ def serve(
                     answer(self, 200, page)
                 else:
                     page(self)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def end_headers(self) -> None:
+            # Clients that keep connections have to know that this one ends.
+            self.send_header("Connection", "close")
+            super().end_headers()
 
         def log_message(self, *args: object) -> None: ...
 

@@ -20,7 +20,7 @@ from processors.errors import StageStartError
 from processors.pool.cluster import prepare_environment, ray_session
 from processors.pool.commits import Committer
 from processors.pool.driver import Driver
-from processors.pool.errors import AlreadyRunning, PoolUnavailable, SourceLost
+from processors.pool.errors import AlreadyRunning, OtherSplit, PoolUnavailable, SourceLost
 from processors.pool.lake import Lake
 from processors.pool.lock import only_driver
 from processors.pool.position import load_stored
@@ -126,10 +126,25 @@ def test_clips_of_many_snapshots_end_exactly_once(settings: Settings, lake: Lake
     )
     frames = lake.read("clip_frames").to_pylist()
     assert {(f["clip_id"], f["enrich_seq"]) for f in frames} == {
-        (r["clip_id"], r["enrich_seq"]) for r in rows.values()
+        (r["clip_id"], r["frames_seq"]) for r in rows.values()
     }
+    assert all(r["frames_seq"] == r["enrich_seq"] for r in rows.values())
     status = json.loads(status_path(settings).read_text())
     assert (status["kept"], status["in_flight"], status["snapshot"]) == (60, 0, 4)
+
+
+def test_clips_of_another_split_are_refused_unless_told(settings: Settings, lake: Lake) -> None:
+    pool_lake.append_clips(lake, [pool_lake.clip(n) for n in range(3)])
+    pool_lake.append_clips(lake, [pool_lake.clip(n, split_fingerprint="old") for n in range(3, 6)])
+    with pytest.raises(OtherSplit, match=r"have split old.*--any-split"):
+        run(settings)
+    # What was cut as the recipe says may be finished by then; nothing else is.
+    assert set(enriched(lake)) <= {pool_lake.clip_id(n) for n in range(3)}
+    run(settings, any_split=True)
+    assert set(enriched(lake)) == {pool_lake.clip_id(n) for n in range(6)}
+    assert pool_lake.rows_ever_appended(lake, "enriched_clips") == 6
+    # Finished ones are no reason to stop, however they were cut.
+    run(settings, rescan=True)
 
 
 def test_a_second_start_goes_on_where_the_first_ended(settings: Settings, lake: Lake) -> None:
@@ -160,7 +175,7 @@ def test_the_clips_of_a_video_go_to_one_call(settings: Settings, lake: Lake) -> 
 def test_clips_that_the_duration_filter_dropped_are_written_and_not_dispatched(
     settings: Settings, lake: Lake
 ) -> None:
-    short = pool_lake.clip(1, duration_ok=False, duration_reject_reason="too_short")
+    short = pool_lake.clip(1, duration_s=1.0)
     pool_lake.append_clips(lake, [pool_lake.clip(0), short])
     run(settings)
     row = enriched(lake)[pool_lake.clip_id(1)]

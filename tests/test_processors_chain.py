@@ -320,8 +320,8 @@ def test_a_clip_outside_the_duration_filter_is_rejected_without_decoding(folder:
     assert result.status is ClipStatus.REJECTED
     assert result.enriched["reject_reason"] == "too_short"
     assert result.enriched["nsfw_score"] is None
-    with pytest.raises(ValueError, match="passed the duration filter"):
-        duration_rejected({**row, "duration_ok": True}, LAPTOP)
+    with pytest.raises(ValueError, match="passes the duration filter"):
+        duration_rejected({**row, "duration_s": 5.0}, LAPTOP)
 
 
 def test_results_cross_processes(laptop: EnrichmentChain, moving: Path) -> None:

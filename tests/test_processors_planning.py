@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from processors.errors import StageStartError
 from processors.frames import FrameSampling
 from processors.motion import MotionParameters
 from processors.planning import decode_plan, stages_of
@@ -74,12 +71,6 @@ def test_a_stage_may_look_at_the_frames_that_were_extracted() -> None:
     assert request.sampling == FrameSampling("uniform", 7, at_most=3)
     assert request.sampling.chosen(7) == [0, 3, 6]
     assert request.sampling.chosen(2) == [0, 1]
-
-
-def test_frames_that_no_operator_extracts_stop_the_start() -> None:
-    wanted = recipe("video_nsfw_filter: {engine: open_nsfw_onnx, frame_field: sampled}")
-    with pytest.raises(StageStartError, match="frame_field sampled, which no video_extract"):
-        stages_of(wanted, SETTINGS)
 
 
 def test_every_operator_that_a_recipe_may_name_is_run() -> None:

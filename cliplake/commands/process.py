@@ -22,6 +22,14 @@ def register(app: typer.Typer) -> None:
                 "keeps it. The way on after a position in the lake was lost.",
             ),
         ] = False,
+        any_split: Annotated[
+            bool,
+            typer.Option(
+                "--any-split",
+                help="Take clips that were cut by another split than the recipe's too; without "
+                "it they are an error.",
+            ),
+        ] = False,
     ) -> None:
         """Score clips as they arrive, until it is told to stop (SIGTERM or Ctrl-C)."""
         from processors.pool.driver import Driver
@@ -30,4 +38,4 @@ def register(app: typer.Typer) -> None:
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        Driver(settings, recipe_of(settings)).run(rescan=rescan)
+        Driver(settings, recipe_of(settings)).run(rescan=rescan, any_split=any_split)

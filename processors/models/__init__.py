@@ -1,1 +1,2 @@
-"""Stages whose models come from a model hub and run with torch; see ``make setup-models``."""
+"""Stages whose models are large: of a model hub, run with torch (``make setup-models``), or asked
+for over a network, which needs neither."""

@@ -35,7 +35,7 @@ class ImageInputs:
         """`StageStartError` if the folder has no image processor, or one of an unknown kind."""
         try:
             self._processor: Any = AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, backend="torchvision"
+                folder, local_files_only=True, trust_remote_code=False, backend="torchvision"
             )
             self.resize = _resize_of(self._processor)
         except Exception as error:

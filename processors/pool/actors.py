@@ -105,8 +105,10 @@ class EnrichActor:
                 frames = self._write_frames(results, sequence)
         except Exception as error:
             return BatchOutcome(fault=f"frames could not be written: {_last_words(error)}")
-        for result in results:
-            result.frames = None
+        for result, number in zip(results, sequence, strict=True):
+            if result.frames is not None:
+                result.enriched["frames_seq"] = number
+                result.frames = None
         return BatchOutcome(results=list(results), frames=frames)
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 Order within a commit: frames, failures, then the enriched rows with the source position. Dying
 in between leaves frames or failures whose ``enrich_seq`` no enriched row has; readers join on
-``clip_id`` and ``enrich_seq``, so those are never seen, and the clips are done again.
+``clip_id`` and ``frames_seq`` or ``enrich_seq``, so those are never seen, and the clips are done
+again.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from schemas.recipe import Recipe
 from schemas.settings import Settings
 
 CALL_SLACK_S = 10.0
-"""On top of what decoding and fetching may take: model stages, queueing and writing frames."""
+"""On top of what fetching, decoding and the stages may take: queueing and writing frames."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 """Back-off while something we depend on is out; a minute keeps the log readable for days."""
@@ -161,7 +161,7 @@ class Dispatcher:
         worker.calls.append(Call(works, ref, self._allowance(works), alone))
 
     def _allowance(self, works: Sequence[Work]) -> float:
-        """Seconds after which a call hangs: fetching each video, decoding each clip, and slack.
+        """Seconds after which a call hangs: fetching each video, then each clip, and slack.
 
         The limits inside the actor are tighter and blame better; this is for an actor that is
         itself stuck.
@@ -173,6 +173,7 @@ class Dispatcher:
             + sum(
                 decode.deadline_base_s
                 + decode.deadline_per_video_second_s * work.clip["duration_s"]
+                + self._settings.pool.stages_deadline_s
                 for work in works
             )
         )

@@ -40,12 +40,16 @@ class Driver:
         """Make `run` drain and return; from a signal handler or another thread."""
         self._stop.set()
 
-    def run(self, *, rescan: bool = False, until_idle: bool = False) -> None:
+    def run(
+        self, *, rescan: bool = False, until_idle: bool = False, any_split: bool = False
+    ) -> None:
         """Work until SIGTERM or SIGINT, or with ``until_idle`` until nothing is left to do.
 
         ``rescan`` reads the current table instead of going on at the stored position, then
-        follows. Raises `StageStartError` if a stage cannot start (nothing was taken then),
-        `ConfigError` for settings and tables, and `PoolError` with its exit code for the rest.
+        follows. ``any_split`` takes clips that were cut otherwise than the recipe says; without
+        it they are `OtherSplit`. Raises `StageStartError` if a stage cannot start (nothing was
+        taken then), `ConfigError` for settings and tables, and `PoolError` with its exit code
+        for the rest.
         """
         if self._settings.log_level != "DEBUG":
             # It writes several lines at INFO for each commit, and there is one a second.
@@ -58,7 +62,7 @@ class Driver:
         with only_driver(self._settings):
             lake = Lake(self._settings)
             metrics = PoolMetrics()
-            start = _start(lake, rescan)
+            start = start_position(lake, rescan=rescan)
             with metrics.served(self._settings.metrics), ray_session(self._settings):
                 workers = Workers(self._recipe, self._settings, self._chain)
                 try:
@@ -67,8 +71,9 @@ class Driver:
                         if self._stop.is_set():
                             return
                         run = Run(
-                            self._settings, self._recipe, lake, workers, start, metrics, self._stop
-                        )
+                            self._settings, self._recipe, lake, workers, start, metrics,
+                            self._stop, any_split,
+                        )  # fmt: skip
                         run.loop(until_idle)
                 finally:
                     workers.close()
@@ -90,8 +95,11 @@ class Driver:
                 signal.signal(number, handler)
 
 
-def _start(lake: Lake, rescan: bool) -> Position:
-    """Where to begin, in an epoch of our own. Nothing is written yet."""
+def start_position(lake: Lake, *, rescan: bool = False) -> Position:
+    """Where to begin, in an epoch of our own. Nothing is written yet.
+
+    `SourceLost` if there was a position and it cannot be found any more.
+    """
     stored = load_stored(lake)
     if rescan:
         position = rescan_position(lake)

@@ -23,6 +23,20 @@ class SourceLost(PoolError):
         )
 
 
+class OtherSplit(PoolError):
+    """Clips were cut by another split than the recipe's: the operator changed one of the two."""
+
+    exit_code = 2
+
+    def __init__(self, found: str, wanted: str, clip_id: str) -> None:
+        super().__init__(
+            f"clips have split {found}, like clip {clip_id}, and the recipe's split is {wanted}: "
+            "the Flink job split runs with another recipe, or did when they were cut. Submit it "
+            "anew with this recipe (`cliplake ingest`), and run `cliplake process --any-split` "
+            "to score clips however they were cut"
+        )
+
+
 class AlreadyRunning(PoolError):
     """Another driver writes to the same lake."""
 

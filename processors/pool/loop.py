@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from processors.pool.backlog import Backlog
@@ -16,7 +18,7 @@ from processors.pool.commits import Committer
 from processors.pool.consumer import hold_snapshots
 from processors.pool.dispatch import Dispatcher, Finished, Work
 from processors.pool.done import DoneClips, load_done
-from processors.pool.errors import CommitFailed
+from processors.pool.errors import CommitFailed, OtherSplit
 from processors.pool.lake import Lake
 from processors.pool.metrics import PoolMetrics
 from processors.pool.position import EPOCH_BITS, Position
@@ -49,12 +51,14 @@ class Run:
         start: Position,
         metrics: PoolMetrics,
         stop: threading.Event,
+        any_split: bool,
     ) -> None:
         self._pool = settings.pool
         self._recipe = recipe
         self._lake = lake
         self._metrics = metrics
         self._stop = stop
+        self._any_split = any_split
         self._source = ClipSource(lake, start)
         self._progress = Progress(start)
         self._backlog = Backlog()
@@ -121,13 +125,33 @@ class Run:
         for index in np.flatnonzero(~new):
             chunk.span.finish(int(index))
         self._reporter.skipped(int((~new).sum()))
-        duration_ok = pc.fill_null(chunk.rows.column("duration_ok"), False).to_numpy()
+        if not self._any_split:
+            self._require_split(chunk.rows.filter(pa.array(new)))
+        duration_ok = self._right_duration(chunk.rows)
         to_do = np.flatnonzero(new & duration_ok)
         self._backlog.add(chunk.rows.take(to_do), to_do, chunk.span)
         dropped = np.flatnonzero(new & ~duration_ok)
         for index, clip in zip(dropped, chunk.rows.take(dropped).to_pylist(), strict=True):
             work = Work(clip, chunk.span, int(index), self._next_sequence())
             self._finish(work, duration_rejected(clip, self._recipe))
+
+    def _require_split(self, rows: pa.Table) -> None:
+        """`OtherSplit` if any of these clips was cut otherwise than the recipe says."""
+        wanted = self._recipe.split_fingerprint
+        other = rows.filter(pc.not_equal(rows.column("split_fingerprint"), wanted)).slice(0, 1)
+        for clip in other.to_pylist():
+            raise OtherSplit(clip["split_fingerprint"], wanted, clip["clip_id"])
+
+    def _right_duration(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which clips the recipe's duration filter lets pass.
+
+        Not their ``duration_ok``: the split's recipe may be an older one.
+        """
+        duration, duration_s = self._recipe.duration, rows.column("duration_s").to_numpy()
+        passes: npt.NDArray[np.bool_] = (duration_s >= duration.min_duration) & (
+            duration_s <= duration.max_duration
+        )
+        return passes
 
     # Working
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from processors.errors import StageStartError
-from processors.planning import uses_torch
+from processors.planning import gpus_wanted
 from processors.pool.actors import EnrichActor, StartReport
 from processors.pool.errors import PoolUnavailable
 from schemas.recipe import Recipe, dump_recipe
@@ -159,8 +159,9 @@ class Workers:
 
 
 def gpus_per_actor(recipe: Recipe, settings: Settings) -> float:
-    """GPUs that an actor reserves: what the settings say, else one if it has use for it."""
+    """GPUs that an actor reserves: what the settings say, else what it has use for."""
     if settings.pool.gpus_per_actor is not None:
         return settings.pool.gpus_per_actor
-    wanted = settings.models.device != "cpu" and uses_torch(recipe)
-    return 1.0 if wanted and ray.cluster_resources().get("GPU", 0) > 0 else 0.0
+    if settings.models.device == "cpu" or not ray.cluster_resources().get("GPU", 0):
+        return 0.0
+    return gpus_wanted(recipe)

@@ -1,0 +1,168 @@
+"""A clip's verdict anew, from the scores in its row: what a change of gates alone asks for.
+
+The row was scored by the same operators, so the verdict is the one that scoring it again would
+give. Where a score that the new verdict needs was never measured, because an earlier gate had
+stopped the clip, there is no verdict here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from processors.duration import duration_verdict
+from processors.gates import gate_of, reject_reasons
+from processors.results import DURATION_REASONS
+from schemas.datajuicer import signatures
+from schemas.operators import (
+    CaptionFromVideo,
+    CustomStage,
+    DataJuicerOperator,
+    ExtractFrames,
+    NsfwFilter,
+    Operator,
+)
+from schemas.reasons import ClipStatus
+from schemas.recipe import Recipe
+
+
+class Undecided(Enum):
+    """Why a row cannot be judged from what it holds."""
+
+    NEEDS_SCORING = "needs scoring"
+    FAILED = "failed"
+    """It has no verdict to change: it could not be scored."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The new verdict on a clip."""
+
+    reason: str | None
+    """Why it is rejected; None if it is kept."""
+
+
+def verdict_of(row: Mapping[str, Any], recipe: Recipe) -> Verdict | Undecided:
+    """Judge a row of ``enriched_clips`` by the recipe's gates.
+
+    ``row`` has the recipe's ``scores_fingerprint``; its maps are dicts.
+    """
+    if row["status"] == ClipStatus.FAILED.value:
+        return Undecided.FAILED
+    reason: str | None = duration_verdict(row["duration_s"], recipe.duration)
+    if reason is not None:
+        return Verdict(str(reason))
+    scored = _scored(row, recipe)
+    # Frames are counted whenever a clip is decoded, and one that is kept was decoded well.
+    complete = scored > 0 or row["frame_count"] is not None
+    for place, operator in enumerate(recipe.operators):
+        measured = place < scored or _is_measured(operator, row)
+        if not reject_reasons(operator):
+            complete = complete and measured
+            continue
+        verdict = _judge(operator, row) if measured else Undecided.NEEDS_SCORING
+        if verdict != Verdict(None):
+            return verdict
+    if not complete or _lacks_frames(row, recipe):
+        return Undecided.NEEDS_SCORING
+    return Verdict(None)
+
+
+def regated(row: Mapping[str, Any], verdict: Verdict, recipe: Recipe) -> dict[str, Any]:
+    """The row with its new verdict; ``enriched_at`` and ``enrich_seq`` are whoever writes it's."""
+    unsafe = verdict.reason in _unsafe_reasons(recipe) and not recipe.store_unsafe_frames
+    status = ClipStatus.KEPT if verdict.reason is None else ClipStatus.REJECTED
+    return {
+        **row,
+        "duration_ok": verdict.reason not in DURATION_REASONS,
+        "status": status.value,
+        "kept": status is ClipStatus.KEPT,
+        "reject_reason": verdict.reason,
+        # Frames of unsafe clips are not to be found; the table's files keep them until it expires.
+        "frames_seq": None if unsafe else row["frames_seq"],
+        "recipe": recipe.name,
+        "gates_fingerprint": recipe.gates_fingerprint,
+    }
+
+
+def _scored(row: Mapping[str, Any], recipe: Recipe) -> int:
+    """How many of the recipe's operators, from the first on, must have scored the clip."""
+    reason = row["reject_reason"]
+    if row["status"] == ClipStatus.KEPT.value:
+        return len(recipe.operators)
+    if reason in DURATION_REASONS:
+        return 0
+    if recipe.score_rejected:
+        return len(recipe.operators)
+    places = [i for i, o in enumerate(recipe.operators) if reason in reject_reasons(o)]
+    return places[0] + 1 if places else 0
+
+
+def _is_measured(operator: Operator, row: Mapping[str, Any]) -> bool:
+    """Whether the row shows that the operator has scored it."""
+    gate = gate_of(operator)
+    if gate is not None:
+        return all(row[column] is not None for column in gate.columns)
+    if isinstance(operator, CaptionFromVideo):
+        return row["caption"] is not None
+    if isinstance(operator, ExtractFrames):
+        return row["frame_count"] is not None
+    if isinstance(operator, DataJuicerOperator | CustomStage):
+        return operator.op in (row["operator_versions"] or {})
+    return False
+
+
+def _judge(operator: Operator, row: Mapping[str, Any]) -> Verdict | Undecided:
+    """The verdict of one operator that has scored the clip."""
+    if isinstance(operator, DataJuicerOperator):
+        passes = _in_ranges(operator, row["operator_stats"] or {})
+        if passes is None:
+            return Undecided.NEEDS_SCORING
+        return Verdict(None if passes else operator.op)
+    gate = gate_of(operator)
+    if gate is None:
+        return Undecided.NEEDS_SCORING
+    try:
+        reason = gate.verdict(row)
+    except ValueError:
+        return Undecided.NEEDS_SCORING
+    return Verdict(None if reason is None else reason.value)
+
+
+def _in_ranges(operator: DataJuicerOperator, stats: Mapping[str, float]) -> bool | None:
+    """The verdict of DataJuicer's filter, where it is that statistics lie in ranges; else None.
+
+    As ``Filter.get_keep_boolean`` has it: a reversed range is the complement of the range with
+    its bounds' closedness swapped.
+    """
+    signature = signatures().operators[operator.name]
+
+    def parameter(name: str) -> Any:
+        return operator.parameters.get(name, signature.parameters[name].default)
+
+    reverse = parameter("reversed_range")
+    closed = [parameter(f"{side}_closed_interval") is not reverse for side in ("min", "max")]
+    passes = True
+    for statistic, lower, upper in signature.bounds:
+        value = stats.get(statistic)
+        if value is None or math.isnan(value):
+            return None
+        low, high = (None if name is None else parameter(name) for name in (lower, upper))
+        inside = (low is None or low < value or (closed[0] and low == value)) and (
+            high is None or value < high or (closed[1] and value == high)
+        )
+        passes = passes and inside is not reverse
+    return passes if signature.bounds else None
+
+
+def _unsafe_reasons(recipe: Recipe) -> set[str]:
+    return {r for o in recipe.operators if isinstance(o, NsfwFilter) for r in reject_reasons(o)}
+
+
+def _lacks_frames(row: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a clip would now be kept without the frames that kept clips have."""
+    wanted = recipe.store_frames and any(isinstance(o, ExtractFrames) for o in recipe.operators)
+    return wanted and row["frames_seq"] is None and row["status"] != ClipStatus.KEPT.value

@@ -1,0 +1,156 @@
+"""A verdict from stored scores is the one that scoring again would give, or none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from processors.errors import MediaError
+from processors.regating import Undecided, Verdict, regated, verdict_of
+from processors.results import duration_rejected, failed, passed, rejected
+from schemas.reasons import MediaReason, RejectReason
+from schemas.recipe import Recipe, parse_recipe
+from tests import pool_lake
+
+OCR = "video_ocr_area_ratio_filter"
+ALL = {
+    "frame_count": 3,
+    "nsfw_score": 0.1,
+    "motion_score": 1.0,
+    "aesthetics_score": 0.6,
+    "caption": "a cat",
+    "frames_seq": 7,
+}
+UNTIL_SAFETY = {"frame_count": 3, "nsfw_score": 0.4, "motion_score": 1.0}
+
+
+def recipe(
+    *, nsfw: float = 0.5, motion: float = 0.25, durations: str = "{}", head: str = ""
+) -> Recipe:
+    return parse(
+        f"video_duration_filter: {durations}",
+        "video_extract_frames_mapper",
+        f"video_nsfw_filter: {{max_score: {nsfw}}}",
+        f"video_motion_score_filter: {{min_score: {motion}}}",
+        "video_captioning_from_video_mapper",
+        "video_aesthetics_filter",
+        head=head,
+    )
+
+
+def parse(*operators: str, head: str = "") -> Recipe:
+    lines = [head, "process:", "  - video_split_by_scene_mapper", *(f"  - {o}" for o in operators)]
+    return parse_recipe("\n".join(lines), where="test", default_name="test")
+
+
+def kept(**changes: Any) -> dict[str, Any]:
+    return passed(pool_lake.clip(0), recipe(), {**ALL, **changes}).enriched
+
+
+def dropped(reason: str, scores: dict[str, Any], **clip: Any) -> dict[str, Any]:
+    return rejected(pool_lake.clip(0, **clip), recipe(), reason, scores).enriched
+
+
+def test_thresholds_judge_the_stored_scores_in_the_recipes_order() -> None:
+    row = kept()
+    assert verdict_of(row, recipe()) == Verdict(None)
+    assert verdict_of(row, recipe(nsfw=0.05)) == Verdict("unsafe")
+    assert verdict_of(row, recipe(motion=2)) == Verdict("low_motion")
+    assert verdict_of(row, recipe(nsfw=0.05, motion=2)) == Verdict("unsafe")
+    assert verdict_of(row, recipe(durations="{max_duration: 1}")) == Verdict("too_long")
+
+
+def test_a_clip_that_a_gate_stopped_has_no_verdict_beyond_what_was_measured() -> None:
+    row = dropped(RejectReason.UNSAFE, UNTIL_SAFETY)
+    assert verdict_of(row, recipe(nsfw=0.3)) == Verdict("unsafe")
+    # Motion is measured while decoding, so it can still reject.
+    assert verdict_of(row, recipe(motion=9)) == Verdict("low_motion")
+    assert verdict_of(row, recipe()) is Undecided.NEEDS_SCORING
+
+
+def test_a_score_that_no_gate_looks_at_must_be_there_before_a_clip_is_kept() -> None:
+    without = dropped(RejectReason.LOW_MOTION, {**ALL, "caption": None})
+    assert verdict_of(without, recipe()) is Undecided.NEEDS_SCORING
+    assert verdict_of(dropped(RejectReason.LOW_MOTION, ALL), recipe()) == Verdict(None)
+
+
+def test_a_clip_that_was_of_the_wrong_length_was_never_decoded() -> None:
+    row = duration_rejected(
+        pool_lake.clip(0, duration_s=3.0), recipe(durations="{min_duration: 5}")
+    ).enriched
+    assert not row["duration_ok"]
+    assert verdict_of(row, recipe()) is Undecided.NEEDS_SCORING
+    assert verdict_of(row, parse()) is Undecided.NEEDS_SCORING
+    assert verdict_of(row, recipe(durations="{min_duration: 4}")) == Verdict("too_short")
+
+
+def test_a_failed_clip_has_no_verdict() -> None:
+    error = MediaError(MediaReason.DECODE_ERROR, "it is broken", stage="decode")
+    row = failed(pool_lake.clip(0), recipe(), error).enriched
+    assert verdict_of(row, recipe(durations="{min_duration: 9}")) is Undecided.FAILED
+
+
+def test_a_clip_is_not_kept_without_the_frames_that_kept_clips_have() -> None:
+    row = dropped(RejectReason.UNSAFE, {**ALL, "frames_seq": None})
+    assert verdict_of(row, recipe()) is Undecided.NEEDS_SCORING
+    assert verdict_of(row, recipe(head="store_frames: false")) == Verdict(None)
+
+
+def test_rows_that_were_scored_after_their_rejection_can_be_kept() -> None:
+    row = dropped(RejectReason.UNSAFE, {**ALL, "nsfw_score": 0.45})
+    assert verdict_of(row, recipe(head="score_rejected: true")) == Verdict(None)
+
+
+def test_what_is_written_is_the_row_with_another_verdict() -> None:
+    row, stricter = kept(), recipe(motion=2)
+    new = regated(row, Verdict("low_motion"), stricter)
+    changed = {name for name in row if new[name] != row[name]}
+    assert changed == {"status", "kept", "reject_reason", "gates_fingerprint"}
+    assert (new["status"], new["kept"]) == ("rejected", False)
+    again = regated(new, Verdict(None), recipe())
+    assert again == row
+
+
+def test_frames_of_a_clip_that_is_unsafe_now_are_not_to_be_found() -> None:
+    assert regated(kept(), Verdict("unsafe"), recipe())["frames_seq"] is None
+    told = recipe(head="store_unsafe_frames: true")
+    assert regated(kept(), Verdict("unsafe"), told)["frames_seq"] == 7
+
+
+def test_a_length_that_is_wrong_now_says_so() -> None:
+    assert regated(kept(), Verdict("too_long"), recipe())["duration_ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("parameters", "value", "passes"),
+    [
+        ("{max_area_ratio: 0.5}", 0.5, True),
+        ("{max_area_ratio: 0.5, max_closed_interval: false}", 0.5, False),
+        ("{min_area_ratio: 0.5}", 0.5, True),
+        ("{min_area_ratio: 0.5, min_closed_interval: false}", 0.5, False),
+        ("{min_area_ratio: 0.2, max_area_ratio: 0.4, reversed_range: true}", 0.3, False),
+        ("{min_area_ratio: 0.2, max_area_ratio: 0.4, reversed_range: true}", 0.5, True),
+        # Reversing opens a closed bound, so the bound itself passes.
+        ("{min_area_ratio: 0.2, max_area_ratio: 0.4, reversed_range: true}", 0.4, True),
+        ("{}", None, None),
+        ("{}", float("nan"), None),
+    ],
+)
+def test_ranges_of_datajuicers_filters_are_judged_as_it_judges_them(
+    parameters: str, value: float | None, passes: bool | None
+) -> None:
+    wanted = parse(f"{OCR}: {parameters}")
+    stats = {} if value is None else {"video_ocr_area_ratio": value}
+    row = passed(pool_lake.clip(0), wanted, {"frame_count": 1, "operator_stats": stats}).enriched
+    expected = {None: Undecided.NEEDS_SCORING, True: Verdict(None), False: Verdict(OCR)}
+    assert verdict_of(row, wanted) == expected[passes]
+
+
+def test_a_filter_whose_verdict_is_no_range_has_to_run_again() -> None:
+    wanted = parse("video_tagging_from_frames_filter: {tags: [cat]}")
+    row = passed(pool_lake.clip(0), wanted, {"frame_count": 1}).enriched
+    assert verdict_of(row, wanted) is Undecided.NEEDS_SCORING
+    early = {**row, "duration_s": 1.0}
+    strict = parse("video_duration_filter: {min_duration: 2}", "video_tagging_from_frames_filter")
+    assert verdict_of(early, strict) == Verdict("too_short")
