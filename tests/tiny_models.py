@@ -42,6 +42,7 @@ OPT_TOKENS = 50265
 _OPT_ROWS = 50272
 """Rows of OPT's embedding, more than it has tokens."""
 _QUERIES = 32
+_TRAINED_TOKENS = 600
 
 _TEXT = """
 A camera follows two riders down a narrow path between the trees. The path turns left, then
@@ -172,6 +173,9 @@ def make_video_blip(folder: Path, seed: int = 3) -> Path:
     with torch.no_grad():
         # Saved as zeros by a model that was never trained; all queries would then be the same.
         model.query_tokens.normal_(std=0.5)
+        # It should answer in the words that fill up the vocabulary: of the tokens before them many
+        # are single bytes, and different ones may read the same.
+        model.get_input_embeddings().weight[:_TRAINED_TOKENS] *= 0.3
     _save(model, folder, scale=6)
     # The real one was saved before this was written into configurations.
     _edit_config(folder, image_token_index=None)
@@ -205,7 +209,7 @@ def _opt_like() -> GPT2Tokenizer:
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=600,
+        vocab_size=_TRAINED_TOKENS,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
