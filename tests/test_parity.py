@@ -19,8 +19,9 @@ import yaml
 from clip_media import all_frames, clip, span
 from datajuicer import Reference
 from media import sample, write_video
-from parity_clips import FILM, make_clips
+from parity_clips import FILM, VARIABLE_RATE, make_clips
 from tiny_models import TinyCheckpoints, make_checkpoints
+from transformers import AutoTokenizer
 
 from processors.chain import EnrichmentChain
 from processors.clip_pass import DecodePlan, decode_clips
@@ -49,6 +50,8 @@ GREEDY = {
     "max_new_tokens": NEW_TOKENS,
 }
 """In place of what DataJuicer's caption operator asks for; its sampling has no seed."""
+_SPACE = "Ġ"
+"""How a byte-level tokenizer writes the space before a word."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ CASES = (
     Case(
         "other",
         UNIFORM | {"reduce_mode": "max"},
-        {"sampling_fps": 5, "relative": True},
+        {"sampling_fps": 5},
         KEYFRAMES | {"reduce_mode": "min"},
         UNIFORM | {"prompt": PROMPT},
     ),
@@ -250,20 +253,32 @@ def test_scores_of_models_are_equal(
 
 
 def test_motion_scores_are_equal(ours: Ours, clips: dict[str, Path], reference: Reference) -> None:
+    """Where frames are evenly spaced; at a variable rate the two look at other frames.
+
+    DataJuicer asks OpenCV for every n-th frame by its number. OpenCV turns the number into a time
+    by the average rate and shows the frame that is there: of the clip here, asked for frames 36,
+    45 and 54, it gives 37, 46 and 55. This project takes the frames that are asked for. The
+    scores of this clip were 1.6 % apart; how far they can be depends on how the motion changes.
+    """
     theirs = {n: reference(f"motion {ours.case.name}", path) for n, path in clips.items()}
     assert np.std(list(theirs.values())) > 0.01
     for name, expected in theirs.items():
-        found = ours.together[name]["motion_score"]
-        assert found == pytest.approx(expected, abs=1e-6), name
+        tolerance = {"rel": 0.03} if name in VARIABLE_RATE else {"abs": 1e-6}
+        assert ours.together[name]["motion_score"] == pytest.approx(expected, **tolerance), name
 
 
-def test_captions_are_equal(ours: Ours, clips: dict[str, Path], reference: Reference) -> None:
-    """DataJuicer's text repeats the prompt; ours is what comes after it."""
-    prompt = ours.case.caption.get("prompt", "")
+def test_captions_are_equal(
+    ours: Ours, clips: dict[str, Path], reference: Reference, checkpoints: TinyCheckpoints
+) -> None:
+    """Token by token. DataJuicer's text repeats the prompt; ours is what comes after it."""
+    vocabulary = AutoTokenizer.from_pretrained(checkpoints.video_blip).get_vocab()
     theirs = {n: reference(f"caption {ours.case.name}", path) for n, path in clips.items()}
     assert len({caption["text"] for caption in theirs.values()}) >= 3
     for rows in (ours.together, ours.alone):
-        for name, caption in theirs.items():
-            assert caption["text"].strip().startswith(prompt)
-            assert rows[name]["caption"] == caption["text"].strip()[len(prompt) :].strip(), name
-            assert rows[name]["caption_tokens"] == NEW_TOKENS, name
+        for name, expected in theirs.items():
+            words = rows[name]["caption"].split()
+            tokens = [vocabulary[f"{_SPACE}{word}"] for word in words]
+            assert tokens == expected["tokens"][-NEW_TOKENS:], name
+            assert rows[name]["caption_tokens"] == NEW_TOKENS
+            prompt = ours.case.caption.get("prompt", "")
+            assert expected["text"].split() == [*prompt.split(), *words]
