@@ -1,4 +1,4 @@
-"""Writes docs/tables.md and docs/settings.md from what the code says: `python docs/generate.py`.
+"""Writes the pages that follow from code or data: `python docs/generate.py`.
 
 A test fails when they are not current.
 """
@@ -6,6 +6,7 @@ A test fails when they are not current.
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from pathlib import Path
 
@@ -159,7 +160,42 @@ def _type(annotation: ast.expr) -> str:
     return known.get(text, text)
 
 
-PAGES = {"tables.md": tables_page, "settings.md": settings_page}
+def checkpoints_page() -> str:
+    """What each checkpoint of the article's chain is expected to hold, and who says so."""
+    parts = [
+        _NOTICE.format(source="docs/checkpoints.json"),
+        "# Checkpoints\n\nWhat the three checkpoints of the article's chain are expected to hold: "
+        "configuration, and names and shapes of their tensors. A test compares it with what the "
+        "loaders ask for at full size, another with tiny checkpoints of the same architectures. "
+        "None of this was read from the checkpoints themselves, which were not at hand; it comes "
+        "from the public sources that are named. A loader refuses a checkpoint that lacks one of "
+        "these tensors, or has it in another shape, and says which. `{0..11}` stands for the "
+        "numbers from 0 to 11, `{0..10/2}` for every second.\n",
+    ]
+    data = json.loads((CHECKOUT / "docs" / "checkpoints.json").read_text(encoding="utf-8"))
+    for checkpoint in data.values():
+        sources = "".join(
+            f"| {what} | {where} |\n" for what, where in checkpoint["sources"].items()
+        )
+        configuration = json.dumps(checkpoint["configuration"], indent=2)
+        tensors = "".join(
+            f"| `{name}` | {' × '.join(map(str, shape))} |\n"
+            for name, shape in checkpoint["tensors"].items()
+        )
+        parts.append(
+            f"\n## {checkpoint['repository']}\n\nArchitecture: `{checkpoint['architecture']}`.\n\n"
+            f"| what | says |\n|---|---|\n{sources}\n"
+            f"Not seen: {checkpoint['not_seen']}\n\n```json\n{configuration}\n```\n\n"
+            f"| tensor | shape |\n|---|---|\n{tensors}"
+        )
+    return "".join(parts)
+
+
+PAGES = {
+    "tables.md": tables_page,
+    "settings.md": settings_page,
+    "checkpoints.md": checkpoints_page,
+}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Operators of DataJuicer through our stage give what DataJuicer's own run gives.
 
 The same files, frames and texts go to both: to the stage through the host process, and to the
-plain script `datajuicer_reference`, which knows nothing of ours.
+plain script `datajuicer_own_run`, which knows nothing of ours.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def own_run(
     with (
         asked.open() as file,
         subprocess.Popen(
-            [PYTHON, "-P", Path(__file__).with_name("datajuicer_reference.py")],
+            [PYTHON, "-P", Path(__file__).with_name("datajuicer_own_run.py")],
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=(folder / "log").open("w"),

@@ -20,7 +20,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["tables.md", "settings.md"])
+@pytest.mark.parametrize("name", ["tables.md", "settings.md", "checkpoints.md"])
 def test_a_generated_page_is_current(name: str) -> None:
     page = generator().PAGES[name]()
     assert (CHECKOUT / "docs" / name).read_text(encoding="utf-8") == page, (
