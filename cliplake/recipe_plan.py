@@ -190,7 +190,7 @@ def _model(operator: Operator) -> str | None:
         case MotionScoreFilter():
             return "Farneback's optical flow"
         case AestheticsFilter():
-            return operator.hf_scorer_model
+            return operator.checkpoint
         case CaptionFromVideo(engine="video_blip"):
             return operator.hf_video_blip
         case CaptionFromVideo(engine="image_text"):

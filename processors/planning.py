@@ -47,6 +47,22 @@ def find(recipe: Recipe, kind: type[_Kind]) -> _Kind | None:
     return next((o for o in recipe.operators if isinstance(o, kind)), None)
 
 
+def checkpoints_of(recipe: Recipe) -> list[str]:
+    """The checkpoints that the recipe's stages load from a hub or a folder, in its order."""
+    names: list[str] = []
+    for operator in recipe.operators:
+        match operator:
+            case NsfwFilter(engine="transformers"):
+                names.append(operator.hf_nsfw_model)
+            case AestheticsFilter():
+                names.append(operator.checkpoint)
+            case CaptionFromVideo(engine="image_text"):
+                names.append(operator.hf_model or "")
+            case CaptionFromVideo(engine="video_blip"):
+                names.append(operator.hf_video_blip)
+    return names
+
+
 def gpus_wanted(recipe: Recipe) -> float:
     """GPUs that a worker of the recipe has use for: one for models by torch, or what a stage of
     the user's own declares."""

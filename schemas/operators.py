@@ -38,6 +38,7 @@ FrameSampling = Literal["all_keyframes", "uniform"]
 Reduce = Literal["avg", "max", "min"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+DEFAULT_SCORER = "shunk031/aesthetics-predictor-v2-sac-logos-ava1-l14-linearMSE"
 _DECODED_ONCE = "a clip is decoded once, by PyAV, for all operators"
 _BOTH_BOUNDS = dict.fromkeys(
     ("min_closed_interval", "max_closed_interval", "reversed_range"),
@@ -182,6 +183,7 @@ class AestheticsFilter(_ScoreFilter):
     columns = ("aesthetics_score",)
 
     hf_scorer_model: str = ""
+    """Empty: the article's, as DataJuicer has it."""
     trust_remote_code: Literal[False] = False
     min_score: float = 0.4
     max_score: float = 1.0
@@ -190,6 +192,11 @@ class AestheticsFilter(_ScoreFilter):
     frame_sampling_method: FrameSampling = "uniform"
     frame_num: Annotated[int, Field(ge=1)] = 3
     reduce_mode: Reduce = "avg"
+
+    @property
+    def checkpoint(self) -> str:
+        """The model that scores."""
+        return self.hf_scorer_model or DEFAULT_SCORER
 
 
 class FrameQualityFilter(BuiltIn):

@@ -12,7 +12,8 @@ import typer
 from rich.markup import escape
 
 from cliplake.console import CommandError, err, out, saying
-from cliplake.context import context_of
+from cliplake.context import context_of, recipe_of
+from cliplake.downloads import say_downloads
 from schemas.settings import CHECKOUT, Settings, dump_settings
 
 _LOG_TAIL_LINES = 15
@@ -40,6 +41,8 @@ def register(app: typer.Typer) -> None:
         `cliplake down` stops everything; topic, lake and checkpoints stay.
         """
         settings = context_of(context).settings()
+        if settings.local.start_pool:
+            say_downloads(recipe_of(settings))
         if detach:
             _detach(settings, new_state)
             return

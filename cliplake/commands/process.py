@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cliplake.context import context_of, recipe_of
+from cliplake.downloads import say_downloads
 
 
 def register(app: typer.Typer) -> None:
@@ -38,4 +39,6 @@ def register(app: typer.Typer) -> None:
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        Driver(settings, recipe_of(settings)).run(rescan=rescan, any_split=any_split)
+        recipe = recipe_of(settings)
+        say_downloads(recipe)
+        Driver(settings, recipe).run(rescan=rescan, any_split=any_split)

@@ -12,6 +12,7 @@ import typer
 
 from cliplake.console import Bars, out, plural, saying
 from cliplake.context import context_of, recipe_of
+from cliplake.downloads import say_downloads
 from schemas.recipe import load_recipe
 
 
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
         """
         settings = context_of(context).settings()
         chosen = load_recipe(recipe) if recipe is not None else recipe_of(settings)
+        say_downloads(chosen)
         with saying(f"loading the stages of recipe {chosen.name}"):
             from cliplake.trial import try_files
 

@@ -23,8 +23,6 @@ from schemas.operators import AestheticsFilter
 from schemas.settings import Settings
 
 SCORE_COLUMN = "aesthetics_score"
-DEFAULT_CHECKPOINT = "shunk031/aesthetics-predictor-v2-sac-logos-ava1-l14-linearMSE"
-"""What an empty ``hf_scorer_model`` stands for in DataJuicer."""
 _HIGHEST = 10.0
 """The predictors were trained on marks from 0 to 10; thresholds are from 0 to 1."""
 _WIDTHS = (1024, 128, 64, 16)
@@ -107,8 +105,7 @@ class AestheticsStage(FrameScoreStage):
         pixels: Pixels,
         settings: Settings,
     ) -> None:
-        checkpoint = operator.hf_scorer_model or DEFAULT_CHECKPOINT
-        super().__init__(checkpoint, sampling, operator.reduce_mode, pixels, settings)
+        super().__init__(operator.checkpoint, sampling, operator.reduce_mode, pixels, settings)
         self._model: Any = None
 
     def _load(self, folder: Path, device: Device) -> None:

@@ -7,24 +7,24 @@ Nothing else in the project speaks to a hub. It honours Hugging Face's own varia
 from __future__ import annotations
 
 import hashlib
-import logging
-import re
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import validate_repo_id
 
 from processors.errors import StageStartError
 from processors.stage import ModelIdentity
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _METADATA = ("*.json", "*.txt", "*.model", "*.jinja")
 _SAFE_WEIGHTS, _OLD_WEIGHTS = "*.safetensors", "*.bin"
 """Weights as pickles are read as well, by torch's unpickler that makes tensors only."""
-
-logger = logging.getLogger(__name__)
+_INDEX = "*.index.json"
+"""Lists the files of weights that are in several."""
+_HUB_ERRORS = (HTTPError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,28 @@ class Checkpoint:
     identity: ModelIdentity
 
 
+def download_bytes(name: str) -> int:
+    """How much `resolve` would fetch for that name; 0 if nothing, or if the hub does not say."""
+    if Path(name).expanduser().is_dir() or not _is_repository(name):
+        return 0
+    if huggingface_hub.is_offline_mode() or _cached(name):
+        return 0
+    try:
+        return _Snapshot.of(name).size
+    except _HUB_ERRORS:
+        return 0  # The start that follows fails, and says why.
+
+
 def resolve(name: str, *, stage: str) -> Checkpoint:
     """The checkpoint of that name: a folder, or ``owner/repository`` of the hub.
 
-    What the cache lacks is fetched, after a line that says how much it is, unless
-    `HF_HUB_OFFLINE` is set. `StageStartError` if the files cannot be had.
+    What the cache lacks is fetched, unless `HF_HUB_OFFLINE` is set. `StageStartError` if the
+    files cannot be had.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return Checkpoint(folder, ModelIdentity(name, f"sha256:{_digest(folder, stage)}"))
-    if not _REPOSITORY.fullmatch(name):
+    if not _is_repository(name):
         raise StageStartError(
             f"stage {stage}: {name} is no folder here, and no name of a hub's repository "
             "(owner/name)"
@@ -53,13 +65,24 @@ def resolve(name: str, *, stage: str) -> Checkpoint:
     return Checkpoint(snapshot, ModelIdentity(name, snapshot.name))
 
 
-def _cached(name: str) -> Path | None:
+def _is_repository(name: str) -> bool:
     try:
-        snapshot = Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
+def _cached(name: str) -> Path | None:
+    """The snapshot in the cache, if it holds what loading needs: a download may break off."""
+    configuration = huggingface_hub.try_to_load_from_cache(name, "config.json")
+    if not isinstance(configuration, str):
         return None
-    # A download that broke off leaves a snapshot without its weights.
-    return snapshot if _weights(snapshot) and (snapshot / "config.json").is_file() else None
+    snapshot = Path(configuration).parent
+    for index in snapshot.glob(_INDEX):
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return snapshot if all((snapshot / shard).is_file() for shard in shards) else None
+    return snapshot if _weights(snapshot) else None
 
 
 def _fetched(name: str, stage: str) -> Path:
@@ -69,16 +92,10 @@ def _fetched(name: str, stage: str) -> Path:
             "is set; fetch it where there is a network (`hf download`), or name a folder"
         )
     try:
-        info = huggingface_hub.HfApi().model_info(name, files_metadata=True)
-        files = _wanted(info.siblings or [])
-        size = sum(file.size or 0 for file in files)
-        logger.info("stage %s: %s: %.2f GB to download, once", stage, name, size / 1e9)
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=info.sha, allow_patterns=[file.rfilename for file in files]
-            )
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        snapshot = _Snapshot.of(name)
+        # By name and not by revision: only then does the cache know which one is current.
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(snapshot.files)))
+    except _HUB_ERRORS as error:
         words = " ".join(str(error).split())[:300]
         raise StageStartError(
             f"stage {stage}: checkpoint {name} is not in {_cache_folder()} and cannot be "
@@ -86,11 +103,23 @@ def _fetched(name: str, stage: str) -> Path:
         ) from None
 
 
-def _wanted(files: list[Any]) -> list[Any]:
-    """The files at a repository's top that loading needs; safetensors rather than pickles."""
-    top = [file for file in files if "/" not in file.rfilename]
-    suffix = _SAFE_WEIGHTS if any(_is(file, _SAFE_WEIGHTS) for file in top) else _OLD_WEIGHTS
-    return [file for file in top if any(_is(file, p) for p in (*_METADATA, suffix))]
+@dataclass(frozen=True)
+class _Snapshot:
+    """What the hub has of a repository now, as far as loading needs it."""
+
+    files: tuple[str, ...]
+    size: int
+    """Bytes of those files."""
+
+    @classmethod
+    def of(cls, name: str) -> _Snapshot:
+        info = huggingface_hub.HfApi().model_info(name, files_metadata=True)
+        # In folders are the same weights for other frameworks.
+        top = [file for file in info.siblings or [] if "/" not in file.rfilename]
+        weights = _SAFE_WEIGHTS if any(_is(file, _SAFE_WEIGHTS) for file in top) else _OLD_WEIGHTS
+        wanted = [file for file in top if any(_is(file, p) for p in (*_METADATA, weights))]
+        size = sum(file.size or 0 for file in wanted)
+        return cls(tuple(file.rfilename for file in wanted), size)
 
 
 def _is(file: Any, pattern: str) -> bool:
