@@ -78,12 +78,12 @@ $(STAMPS)/assets: requirements/assets.txt deploy/local/assets.py | $(STAMPS)/wor
 	@touch $@
 
 $(STAMPS)/models: requirements/models.txt | $(STAMPS)/workers
-	@echo "[+] torch and transformers (2.5 GB to download)"
+	@echo "[+] torch and transformers (3.1 GB to download)"
 	@$(BIN)/python $(PIP) install -r requirements/models.txt
 	@touch $@
 
 $(STAMPS)/datajuicer: requirements/datajuicer.txt requirements/datajuicer-no-deps.txt | $(STAMPS)/checked
-	@echo "[+] .venv-datajuicer: DataJuicer and what it needs (3 GB to download)"
+	@echo "[+] .venv-datajuicer: DataJuicer and what it needs (3.5 GB to download)"
 	@$(PYTHON) -m venv .venv-datajuicer
 	@.venv-datajuicer/bin/python $(PIP) install -r requirements/datajuicer.txt
 	@.venv-datajuicer/bin/python $(PIP) install --no-deps -r requirements/datajuicer-no-deps.txt

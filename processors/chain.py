@@ -81,10 +81,15 @@ class EnrichmentChain:
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
         stages = stages_of(self._recipe, self._settings)
-        for stage in stages.values():
-            stage.setup()
-            if stage.model is not None:
-                self._models[stage.name] = stage.model
+        try:
+            for stage in stages.values():
+                stage.setup()
+                if stage.model is not None:
+                    self._models[stage.name] = stage.model
+        except BaseException:
+            for stage in stages.values():
+                stage.close()
+            raise
         motion = find(self._recipe, MotionScoreFilter)
         if motion is not None:
             self._models[motion.stage] = ModelIdentity(MOTION_MODEL, motion_revision())
@@ -180,14 +185,15 @@ class EnrichmentChain:
         for work in works:
             if work.has_files or work.media is None:
                 continue
-            cpu, wall = time.thread_time(), time.perf_counter()
+            wall = time.perf_counter()
             try:
                 span = ClipSpan.of_row(work.clip)
-                work.sample.update(self._files.write(work.media, span, held))
+                written = self._files.write(work.media, span, held)
+                work.sample.update(written.columns)
+                work.cpu_s += written.cpu_s
                 work.has_files = True
             except MediaError as error:
                 work.fail(error, CUT)
-            work.cpu_s += time.thread_time() - cpu
             work.seconds[CUT] = time.perf_counter() - wall
         return [work for work in works if work.error is None]
 

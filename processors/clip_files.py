@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -42,11 +42,21 @@ _STALE_S = 60.0
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
+@dataclass
+class WrittenFiles:
+    """The files of one clip."""
+
+    columns: Sample = field(default_factory=dict)
+    """`CLIP_FILE` and `FRAME_FILES`, as far as they are wanted."""
+    cpu_s: float = 0.0
+
+
 @dataclass(frozen=True)
 class _Written:
     """What a pass wrote: names in the folder that it was given."""
 
     frames: tuple[str, ...] = ()
+    cpu_s: float = 0.0
     disk_full: str | None = None
     """Why nothing can be written, if so: that is no clip's fault."""
 
@@ -74,8 +84,8 @@ class ClipFiles:
         self._resources.close()
         self._own = None
 
-    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> Sample:
-        """The columns that hold the paths of one clip's files; ``cleanup`` removes them.
+    def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> WrittenFiles:
+        """The files of one clip; ``cleanup`` removes them.
 
         Raises `MediaError` (stage ``cut``) if the clip cannot be written, `DependencyFault` if
         nothing can be.
@@ -87,12 +97,12 @@ class ClipFiles:
             raise DependencyFault(f"clips cannot be cut in {self._scratch_dir}: {error}") from error
         if written.disk_full is not None:
             raise DependencyFault(f"{self._scratch_dir} cannot be written: {written.disk_full}")
-        columns: Sample = {}
+        files = WrittenFiles(cpu_s=written.cpu_s)
         if self._request.cut:
-            columns[CLIP_FILE] = str(_cut_path(Path(folder)))
+            files.columns[CLIP_FILE] = str(_cut_path(Path(folder)))
         if self._request.frames:
-            columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
-        return columns
+            files.columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
+        return files
 
     def _folder(self) -> Path:
         """A folder of our own, locked, so that it is no leftover of a process that was killed."""
@@ -130,6 +140,7 @@ def write_clip_files(
     media: str, span: ClipSpan, folder: str, request: FileRequest, sampling: FrameSampling
 ) -> _Written:
     """Decode a clip once and write what is wanted of it; runs in the sandbox's child."""
+    cpu_before = time.process_time()
     try:
         with ExitStack() as stack:
             reader = stack.enter_context(ClipReader(media))
@@ -138,7 +149,7 @@ def write_clip_files(
                 writer = CutWriter(_cut_path(Path(folder)), span.time_base, span.duration)
                 cut = stack.enter_context(writer)
             pictures = _Pictures(Path(folder), sampling, span) if request.frames else None
-            return _write(reader, span, cut, pictures)
+            frames = _write(reader, span, cut, pictures)
     except OSError as error:
         # libav's errors of the system are of this class as well.
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -150,11 +161,13 @@ def write_clip_files(
                 stage=STAGE,
             ) from None
         raise
+    return _Written(frames, cpu_s=time.process_time() - cpu_before)
 
 
 def _write(
     reader: ClipReader, span: ClipSpan, cut: CutWriter | None, pictures: _Pictures | None
-) -> _Written:
+) -> tuple[str, ...]:
+    """The names of the pictures."""
     last = None
     for pts, frame in reader.frames(span):
         offset = pts - span.start_pts
@@ -166,7 +179,7 @@ def _write(
         last = frame
     if last is None:
         raise MediaError(MediaReason.NO_FRAMES, "no frame of the clip could be decoded")
-    return _Written(() if pictures is None else pictures.finish(last))
+    return () if pictures is None else pictures.finish(last)
 
 
 class _Pictures:

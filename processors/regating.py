@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from processors.custom_host import HostedStage
 from processors.duration import duration_verdict
+from processors.errors import MediaError
 from processors.gates import gate_of, reject_reasons
 from processors.results import DURATION_REASONS
 from schemas.datajuicer import signatures
@@ -45,10 +47,14 @@ class Verdict:
     """Why it is rejected; None if it is kept."""
 
 
-def verdict_of(row: Mapping[str, Any], recipe: Recipe) -> Verdict | Undecided:
+def verdict_of(
+    row: Mapping[str, Any], recipe: Recipe, custom: Mapping[str, HostedStage]
+) -> Verdict | Undecided:
     """Judge a row of ``enriched_clips`` by the recipe's gates.
 
-    ``row`` has the recipe's ``scores_fingerprint``; its maps are dicts.
+    ``row`` has the recipe's ``scores_fingerprint``; its maps are dicts. ``custom`` are the
+    recipe's stages of the user's own by operator (`processors.planning.custom_stages`), of which
+    only the gates are asked.
     """
     if row["status"] == ClipStatus.FAILED.value:
         return Undecided.FAILED
@@ -60,10 +66,10 @@ def verdict_of(row: Mapping[str, Any], recipe: Recipe) -> Verdict | Undecided:
     complete = scored > 0 or row["frame_count"] is not None
     for place, operator in enumerate(recipe.operators):
         measured = place < scored or _is_measured(operator, row)
-        if not reject_reasons(operator):
+        if not reject_reasons(operator) and not _has_own_gate(operator, custom):
             complete = complete and measured
             continue
-        verdict = _judge(operator, row) if measured else Undecided.NEEDS_SCORING
+        verdict = _judge(operator, row, custom) if measured else Undecided.NEEDS_SCORING
         if verdict != Verdict(None):
             return verdict
     if not complete or _lacks_frames(row, recipe):
@@ -115,30 +121,38 @@ def _is_measured(operator: Operator, row: Mapping[str, Any]) -> bool:
     return False
 
 
-def _judge(operator: Operator, row: Mapping[str, Any]) -> Verdict | Undecided:
+def _has_own_gate(operator: Operator, custom: Mapping[str, HostedStage]) -> bool:
+    return operator.op in custom and custom[operator.op].has_gate
+
+
+def _judge(
+    operator: Operator, row: Mapping[str, Any], custom: Mapping[str, HostedStage]
+) -> Verdict | Undecided:
     """The verdict of one operator that has scored the clip."""
-    if isinstance(operator, DataJuicerOperator):
-        passes = _in_ranges(operator, row["operator_stats"] or {})
-        if passes is None:
-            return Undecided.NEEDS_SCORING
-        return Verdict(None if passes else operator.op)
-    gate = gate_of(operator)
-    if gate is None:
-        return Undecided.NEEDS_SCORING
     try:
-        reason = gate.verdict(row)
-    except ValueError:
+        if operator.op in custom:
+            return Verdict(custom[operator.op].verdict(row))
+        if isinstance(operator, DataJuicerOperator):
+            passes = _in_ranges(operator, row["operator_stats"] or {})
+            return Verdict(None if passes else operator.op)
+        gate = gate_of(operator)
+        reason = None if gate is None else gate.verdict(row)
+        return Verdict(None if reason is None else str(reason))
+    except (MediaError, ValueError):
         return Undecided.NEEDS_SCORING
-    return Verdict(None if reason is None else reason.value)
 
 
-def _in_ranges(operator: DataJuicerOperator, stats: Mapping[str, float]) -> bool | None:
-    """The verdict of DataJuicer's filter, where it is that statistics lie in ranges; else None.
+def _in_ranges(operator: DataJuicerOperator, stats: Mapping[str, float | None]) -> bool:
+    """The verdict of DataJuicer's filter, where it is that statistics lie in ranges.
 
     As ``Filter.get_keep_boolean`` has it: a reversed range is the complement of the range with
-    its bounds' closedness swapped.
+    its bounds' closedness swapped. `ValueError` if it cannot be told from the statistics.
     """
     signature = signatures().operators[operator.name]
+    # Of several pictures the row has the mean alone, and the filter has judged each of them.
+    of_many = "any_or_all" in signature.parameters and not operator.name.startswith("video_")
+    if of_many or not signature.bounds:
+        raise ValueError(f"the verdict of {operator.name} is more than a range")
 
     def parameter(name: str) -> Any:
         return operator.parameters.get(name, signature.parameters[name].default)
@@ -147,15 +161,16 @@ def _in_ranges(operator: DataJuicerOperator, stats: Mapping[str, float]) -> bool
     closed = [parameter(f"{side}_closed_interval") is not reverse for side in ("min", "max")]
     passes = True
     for statistic, lower, upper in signature.bounds:
-        value = stats.get(statistic)
+        # Under its operator's name where another operator had taken the plain one.
+        value = stats.get(f"{operator.name}.{statistic}", stats.get(statistic))
         if value is None or math.isnan(value):
-            return None
+            raise ValueError(f"{statistic} is {value}")
         low, high = (None if name is None else parameter(name) for name in (lower, upper))
         inside = (low is None or low < value or (closed[0] and low == value)) and (
             high is None or value < high or (closed[1] and value == high)
         )
         passes = passes and inside is not reverse
-    return passes if signature.bounds else None
+    return passes
 
 
 def _unsafe_reasons(recipe: Recipe) -> set[str]:

@@ -94,3 +94,26 @@ def test_a_mapper_judges_nothing_and_a_filter_does() -> None:
     assert steps[2].gate is None
     assert steps[3].gate is not None
     assert steps[3].gate["prob_threshold"] == 0.8
+
+
+def test_a_stage_of_the_users_own_is_shown_by_what_its_class_declares(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from processors.stage import Resources, Stage\n"
+        "class Mine(Stage):\n"
+        "    name = 'my_score'\n"
+        "    resources = Resources(gpus=0.5)\n"
+        "    batch_size = 7\n"
+        "    def inputs(self): return ('fps',)\n"
+        "    def outputs(self): return ('twice',)\n"
+        "    def process(self, batch): return [{'twice': 2 * s['fps']} for s in batch]\n"
+        "    def judge(self, scores): return None\n"
+    )
+    (tmp_path / "mine.yaml").write_text(SPLIT + "  - mine.py:Mine")
+    step = steps_of(load_recipe(tmp_path / "mine.yaml"))[-1]
+    assert step.operator == "mine.py:Mine"
+    assert step.runs_on == "GPU worker, your own stage (batches of 7)"
+    assert step.reject_reasons
+    (tmp_path / "mine.yaml").write_text(SPLIT + "  - mine.py:Mine: {sizes: 1}")
+    done = cliplake("recipe", "check", "mine.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "it has no parameter 'sizes'" in done.stderr

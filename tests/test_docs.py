@@ -34,7 +34,16 @@ def test_every_setting_says_its_type() -> None:
     assert all(kind.strip() for _, kind in rows)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/recipes.md",
+        "docs/datajuicer.md",
+    ],
+)
 def test_links_within_the_checkout_lead_somewhere(page: str) -> None:
     file = CHECKOUT / page
     links = re.findall(r"\]\(([^)#\s]+)", file.read_text(encoding="utf-8"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from processors.errors import MediaError
+from processors.planning import custom_stages
 from processors.regating import Undecided, Verdict, regated, verdict_of
 from processors.results import duration_rejected, failed, passed, rejected
 from schemas.reasons import MediaReason, RejectReason
@@ -52,27 +54,31 @@ def dropped(reason: str, scores: dict[str, Any], **clip: Any) -> dict[str, Any]:
     return rejected(pool_lake.clip(0, **clip), recipe(), reason, scores).enriched
 
 
+def judge(row: dict[str, Any], wanted: Recipe) -> Verdict | Undecided:
+    return verdict_of(row, wanted, custom_stages(wanted))
+
+
 def test_thresholds_judge_the_stored_scores_in_the_recipes_order() -> None:
     row = kept()
-    assert verdict_of(row, recipe()) == Verdict(None)
-    assert verdict_of(row, recipe(nsfw=0.05)) == Verdict("unsafe")
-    assert verdict_of(row, recipe(motion=2)) == Verdict("low_motion")
-    assert verdict_of(row, recipe(nsfw=0.05, motion=2)) == Verdict("unsafe")
-    assert verdict_of(row, recipe(durations="{max_duration: 1}")) == Verdict("too_long")
+    assert judge(row, recipe()) == Verdict(None)
+    assert judge(row, recipe(nsfw=0.05)) == Verdict("unsafe")
+    assert judge(row, recipe(motion=2)) == Verdict("low_motion")
+    assert judge(row, recipe(nsfw=0.05, motion=2)) == Verdict("unsafe")
+    assert judge(row, recipe(durations="{max_duration: 1}")) == Verdict("too_long")
 
 
 def test_a_clip_that_a_gate_stopped_has_no_verdict_beyond_what_was_measured() -> None:
     row = dropped(RejectReason.UNSAFE, UNTIL_SAFETY)
-    assert verdict_of(row, recipe(nsfw=0.3)) == Verdict("unsafe")
+    assert judge(row, recipe(nsfw=0.3)) == Verdict("unsafe")
     # Motion is measured while decoding, so it can still reject.
-    assert verdict_of(row, recipe(motion=9)) == Verdict("low_motion")
-    assert verdict_of(row, recipe()) is Undecided.NEEDS_SCORING
+    assert judge(row, recipe(motion=9)) == Verdict("low_motion")
+    assert judge(row, recipe()) is Undecided.NEEDS_SCORING
 
 
 def test_a_score_that_no_gate_looks_at_must_be_there_before_a_clip_is_kept() -> None:
     without = dropped(RejectReason.LOW_MOTION, {**ALL, "caption": None})
-    assert verdict_of(without, recipe()) is Undecided.NEEDS_SCORING
-    assert verdict_of(dropped(RejectReason.LOW_MOTION, ALL), recipe()) == Verdict(None)
+    assert judge(without, recipe()) is Undecided.NEEDS_SCORING
+    assert judge(dropped(RejectReason.LOW_MOTION, ALL), recipe()) == Verdict(None)
 
 
 def test_a_clip_that_was_of_the_wrong_length_was_never_decoded() -> None:
@@ -80,26 +86,26 @@ def test_a_clip_that_was_of_the_wrong_length_was_never_decoded() -> None:
         pool_lake.clip(0, duration_s=3.0), recipe(durations="{min_duration: 5}")
     ).enriched
     assert not row["duration_ok"]
-    assert verdict_of(row, recipe()) is Undecided.NEEDS_SCORING
-    assert verdict_of(row, parse()) is Undecided.NEEDS_SCORING
-    assert verdict_of(row, recipe(durations="{min_duration: 4}")) == Verdict("too_short")
+    assert judge(row, recipe()) is Undecided.NEEDS_SCORING
+    assert judge(row, parse()) is Undecided.NEEDS_SCORING
+    assert judge(row, recipe(durations="{min_duration: 4}")) == Verdict("too_short")
 
 
 def test_a_failed_clip_has_no_verdict() -> None:
     error = MediaError(MediaReason.DECODE_ERROR, "it is broken", stage="decode")
     row = failed(pool_lake.clip(0), recipe(), error).enriched
-    assert verdict_of(row, recipe(durations="{min_duration: 9}")) is Undecided.FAILED
+    assert judge(row, recipe(durations="{min_duration: 9}")) is Undecided.FAILED
 
 
 def test_a_clip_is_not_kept_without_the_frames_that_kept_clips_have() -> None:
     row = dropped(RejectReason.UNSAFE, {**ALL, "frames_seq": None})
-    assert verdict_of(row, recipe()) is Undecided.NEEDS_SCORING
-    assert verdict_of(row, recipe(head="store_frames: false")) == Verdict(None)
+    assert judge(row, recipe()) is Undecided.NEEDS_SCORING
+    assert judge(row, recipe(head="store_frames: false")) == Verdict(None)
 
 
 def test_rows_that_were_scored_after_their_rejection_can_be_kept() -> None:
     row = dropped(RejectReason.UNSAFE, {**ALL, "nsfw_score": 0.45})
-    assert verdict_of(row, recipe(head="score_rejected: true")) == Verdict(None)
+    assert judge(row, recipe(head="score_rejected: true")) == Verdict(None)
 
 
 def test_what_is_written_is_the_row_with_another_verdict() -> None:
@@ -144,13 +150,45 @@ def test_ranges_of_datajuicers_filters_are_judged_as_it_judges_them(
     stats = {} if value is None else {"video_ocr_area_ratio": value}
     row = passed(pool_lake.clip(0), wanted, {"frame_count": 1, "operator_stats": stats}).enriched
     expected = {None: Undecided.NEEDS_SCORING, True: Verdict(None), False: Verdict(OCR)}
-    assert verdict_of(row, wanted) == expected[passes]
+    assert judge(row, wanted) == expected[passes]
 
 
 def test_a_filter_whose_verdict_is_no_range_has_to_run_again() -> None:
     wanted = parse("video_tagging_from_frames_filter: {tags: [cat]}")
     row = passed(pool_lake.clip(0), wanted, {"frame_count": 1}).enriched
-    assert verdict_of(row, wanted) is Undecided.NEEDS_SCORING
+    assert judge(row, wanted) is Undecided.NEEDS_SCORING
     early = {**row, "duration_s": 1.0}
     strict = parse("video_duration_filter: {min_duration: 2}", "video_tagging_from_frames_filter")
-    assert verdict_of(early, strict) == Verdict("too_short")
+    assert judge(early, strict) == Verdict("too_short")
+
+
+def test_what_was_found_for_many_pictures_is_not_judged_by_their_mean() -> None:
+    wanted = parse("image_size_filter")
+    scores = {"frame_count": 2, "operator_stats": {"image_sizes": 9e9}}
+    row = passed(pool_lake.clip(0), wanted, scores).enriched
+    assert judge(row, wanted) is Undecided.NEEDS_SCORING
+
+
+MINE = """
+from processors.stage import Stage
+class Mine(Stage):
+    name = "mine"
+    def inputs(self): return ("fps",)
+    def outputs(self): return ("twice",)
+    def process(self, batch): return [{"twice": 2 * s["fps"]} for s in batch]
+    def judge(self, scores): return "slow" if scores["twice"] < 40 else None
+"""
+
+
+def test_a_gate_of_the_users_own_is_asked_about_what_its_stage_gave(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    wanted = parse(f"{tmp_path}/mine.py:Mine")
+    stages = custom_stages(wanted)
+    given = {"operator_stats": {"twice": 30.0}, "operator_versions": {"mine.py:Mine": "sha256:…"}}
+    clip = pool_lake.clip(0, fps=15.0)
+    measured = rejected(clip, wanted, "too_short", {"frame_count": 1, **given}).enriched
+    assert verdict_of(measured, wanted, stages) == Verdict("slow")
+    fast = {**measured, "operator_stats": {"twice": 50.0}}
+    assert verdict_of(fast, wanted, stages) == Verdict(None)
+    never = rejected(clip, wanted, "too_short", {"frame_count": 1}).enriched
+    assert verdict_of(never, wanted, stages) is Undecided.NEEDS_SCORING

@@ -10,18 +10,22 @@ import os
 import shlex
 import sys
 from pathlib import PurePath
+from types import FrameType
 from typing import Any
 
 _INSTALLERS = frozenset({"pip", "pip3", "uv", "mim", "conda", "poetry", "pipenv", "setup.py"})
 _FETCHERS = frozenset({"git", "wget", "curl", "gdown"})
+_DOWNLOADERS = ("requests.", "urllib.request", "wget")
+"""Modules by which DataJuicer downloads files; model servers are asked by others."""
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
 
 def forbid_installs_and_fetches() -> None:
     """From here on, for this process: `ImportError` where a package would be installed.
 
-    Where ``HF_HUB_OFFLINE`` is set, also `OSError` where a file would be downloaded by other
-    means than the hub's own client, which obeys the variable by itself.
+    Where ``HF_HUB_OFFLINE`` is set, also `OSError` where a file would be downloaded by urllib,
+    requests or a program; the hub's own client obeys the variable by itself.
     """
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
 
@@ -30,8 +34,8 @@ def forbid_installs_and_fetches() -> None:
             _check_command(_words(arguments[1]), offline)
         elif event == "os.system":
             _check_command(_words(arguments[0]), offline)
-        elif event == "urllib.Request" and offline:
-            raise OSError(_offline(arguments[0]))
+        elif event == "socket.getaddrinfo" and offline:
+            _check_host(arguments[0])
 
     sys.addaudithook(check)
 
@@ -51,6 +55,17 @@ def _check_command(words: list[str], offline: bool) -> None:
         refuse_install(" ".join(w for w in wanted if not w.startswith("-")) or " ".join(words))
     if offline and names & _FETCHERS:
         raise OSError(_offline(" ".join(words)))
+
+
+def _check_host(host: object) -> None:
+    if host in _THIS_MACHINE:
+        return
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(_DOWNLOADERS):
+            raise OSError(_offline(f"from {host}"))
+        frame = frame.f_back
 
 
 def _words(command: Any) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,8 @@ class Answer:
 
     error: str | None = None
     """The operator's own, as ``type: text``; nothing else is there then."""
+    environment: bool = False
+    """Whether the error is a package that the environment lacks: no clip is to blame."""
     stats: dict[str, float | None] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     """JSON by name."""
@@ -69,7 +72,7 @@ class _Process(Protocol):
 class DataJuicerHost:
     """The operators of one recipe, built once and again whenever their process is gone.
 
-    Not for two threads.
+    Threads wait for each other.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class DataJuicerHost:
         self._python = settings.datajuicer_python
         self._start_timeout_s = settings.pool.actor_start_timeout_s * _SHARE_OF_START
         self._wanted = [(name, dict(parameters)) for name, parameters in operators]
+        self._lock = threading.RLock()
         self._process: _Process | None = None
         self._hosted: dict[str, HostedOperator] = {}
         self.version = ""
@@ -90,8 +94,11 @@ class DataJuicerHost:
         `StageStartError`, one line, if there is no such interpreter, it has no DataJuicer, or an
         operator cannot be built.
         """
-        if self._process is not None:
-            return
+        with self._lock:
+            if self._process is None:
+                self._start()
+
+    def _start(self) -> _Process:
         if not (self._python.is_file() and os.access(self._python, os.X_OK)):
             raise StageStartError(
                 f"{self._names()} run in DataJuicer's environment, and {self._python} "
@@ -125,6 +132,7 @@ class DataJuicerHost:
             )
             for name, described in started["operators"].items()
         }
+        return process
 
     def hosted(self, name: str) -> HostedOperator:
         """What is known of an operator, after `start`."""
@@ -145,23 +153,24 @@ class DataJuicerHost:
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.end()
-            self._process = None
+        with self._lock:
+            if self._process is not None:
+                self._process.end()
+                self._process = None
 
     def _call(self, method: str, *arguments: Any, deadline_s: float) -> Any:
-        try:
-            self.start()
-        except StageStartError as error:
-            # It has run before: what it needs is out, and no clip is to blame.
-            raise DependencyFault(str(error)) from error
-        assert self._process is not None
-        try:
-            return self._process.call(method, *arguments, deadline_s=deadline_s)
-        except BaseException:
-            # Whatever it sends next would be taken for the next call's answer.
-            self.close()
-            raise
+        with self._lock:
+            try:
+                process = self._process or self._start()
+            except StageStartError as error:
+                # It has run before: what it needs is out, and no clip is to blame.
+                raise DependencyFault(str(error)) from error
+            try:
+                return process.call(method, *arguments, deadline_s=deadline_s)
+            except BaseException:
+                # Whatever it sends next would be taken for the next call's answer.
+                self.close()
+                raise
 
     def _new_process(self) -> _Process:
         ray = sys.modules.get("ray")
@@ -239,6 +248,8 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # The workers' models have the GPU, and have been told how much of it is theirs.
+        "CUDA_VISIBLE_DEVICES": "",
     }
 
 

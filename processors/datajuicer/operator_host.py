@@ -51,7 +51,8 @@ class OperatorHost:
         """An answer a clip, in order.
 
         A clip has ``video`` (a path), ``frames`` (paths) and ``text`` where the operator reads
-        them. An answer has ``error`` (text or None) and, without one, ``stats`` (numbers by
+        them. An answer has ``error`` (text or None; ``environment`` says that it is no clip's) and,
+        without one, ``stats`` (numbers by
         name), ``outputs`` (JSON text by name), ``keep`` (None of a mapper) and ``text`` (None
         where it is as it was).
         """
@@ -111,7 +112,8 @@ class _Hosted:
             row = self._operator.compute_stats(row)
             return self._verdict(row, self._operator.process(row))
         except Exception as error:
-            return {"error": _text(error)}
+            # What the environment lacks, it lacks for every clip.
+            return {"error": _text(error), "environment": isinstance(error, ImportError)}
 
     def _batch(self, clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         rows = [self._row(clip) for clip in clips]
@@ -227,4 +229,4 @@ def _as_rows(columns: Mapping[str, Sequence[Any]], count: int) -> list[_Row]:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_ERROR]

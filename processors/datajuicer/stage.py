@@ -7,7 +7,7 @@ from typing import Any
 
 from processors.datajuicer.hosts import Answer, DataJuicerHost, HostedOperator, HostGone
 from processors.datajuicer.modality import Modality
-from processors.errors import MediaError, StageStartError
+from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Outcome, Sample, Stage
 from schemas.operators import DataJuicerOperator
 from schemas.reasons import MediaReason
@@ -77,7 +77,10 @@ class DataJuicerStage(Stage):
         return None if sample[self._keep_column] else self.name
 
     def process(self, batch: Sequence[Sample]) -> list[Outcome]:
-        """As `Stage.process`; a clip that the operator fails on is a `MediaError` of its own."""
+        """As `Stage.process`; a clip that the operator fails on is a `MediaError` of its own.
+
+        `DependencyFault` if a package is missing that the operator asks for at its first clip.
+        """
         given = [self._given(sample) for sample in batch]
         return [
             self._outcome(sample, answer)
@@ -123,6 +126,8 @@ class DataJuicerStage(Stage):
             return Answer(error=f"the operator's process {gone}, twice")
 
     def _outcome(self, sample: Sample, answer: Answer) -> Outcome:
+        if answer.error is not None and answer.environment:
+            raise DependencyFault(f"operator {self.name} cannot run: {answer.error}")
         if answer.error is not None:
             return MediaError(
                 MediaReason.STAGE_ERROR, answer.error, stage=self.name, retryable=True

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from processors.planning import custom_stages
 from processors.pool.commits import Committer
 from processors.pool.driver import start_position
 from processors.pool.lake import Lake
@@ -64,16 +65,18 @@ def regate(
 ) -> Regated:
     """Judge all rows that have the recipe's scores and other gates; ``dry_run`` writes nothing.
 
-    `AlreadyRunning` while a driver runs, `SourceLost` where a driver could not start either.
+    `AlreadyRunning` while a driver runs, `SourceLost` where a driver could not start either,
+    `ConfigError` if a stage of the user's own cannot be loaded.
     """
     with nullcontext() if dry_run else only_driver(settings):
         lake = Lake(settings)
         position = start_position(lake)
         committer = Committer(lake, position.epoch)
         sequence = position.epoch << EPOCH_BITS
+        custom = custom_stages(recipe)
         found = Regated()
         for row in _rows(lake, recipe):
-            verdict = verdict_of(row, recipe)
+            verdict = verdict_of(row, recipe, custom)
             if isinstance(verdict, Undecided):
                 found.undecided[verdict] += 1
                 continue
