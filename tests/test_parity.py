@@ -36,6 +36,8 @@ from schemas.reasons import ClipStatus
 from schemas.recipe import Recipe, parse_recipe
 from schemas.settings import DecodeSettings, Settings, load_settings
 
+pytestmark = pytest.mark.datajuicer
+
 KEYFRAMES: dict[str, Any] = {"frame_sampling_method": "all_keyframes"}
 UNIFORM: dict[str, Any] = {"frame_sampling_method": "uniform", "frame_num": 3}
 SAMPLINGS = {"all_keyframes": KEYFRAMES, "uniform": UNIFORM}
