@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datajuicer_cases import PYTHON, need_datajuicer
 from numpy.typing import NDArray
 
-from schemas.settings import CHECKOUT
-
-PYTHON = CHECKOUT / ".venv-datajuicer" / "bin" / "python"
 _SCRIPT = Path(__file__).with_name("datajuicer_reference.py")
 
 
@@ -49,8 +47,7 @@ class Reference:
 
     def run(self) -> None:
         """Have all requests answered; fails the test if any is not."""
-        if not PYTHON.is_file():
-            pytest.fail(f"{PYTHON} is missing: run make setup-datajuicer")
+        need_datajuicer()
         requests = self.folder / "requests.json"
         requests.write_text(json.dumps(self._requests), encoding="utf-8")
         done = subprocess.run(

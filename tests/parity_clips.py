@@ -35,7 +35,7 @@ def make_clips(folder: Path) -> dict[str, Path]:
     made: dict[str, tuple[Iterator[Picture], dict[str, Any]]] = {
         "ride": (_real("bikes.mp4", 76, 137), _options(gop=250)),
         "turn": (_real("bikes.mp4", 187, 242), _options(gop=25, b_frames=3)),
-        "rabbit": (_real("bigbuckbunny.mp4", 0, 60), _options(gop=30)),
+        "rabbit": (_real("bigbuckbunny.mp4", 0, 50), _options(gop=30)),
         "grass": (_real("bigbuckbunny.mp4", 70, 130, size=(640, 360)), _options(gop=20)),
         "car": (_real("carphone_pristine.mp4", 0, 90), _options(gop=40) | {"fps": NTSC}),
         "car_later": (_real("carphone_pristine.mp4", 40, 105), _options(gop=250) | {"fps": FILM}),

@@ -36,6 +36,8 @@ from schemas.reasons import ClipStatus
 from schemas.recipe import Recipe, parse_recipe
 from schemas.settings import DecodeSettings, Settings, load_settings
 
+pytestmark = pytest.mark.datajuicer
+
 KEYFRAMES: dict[str, Any] = {"frame_sampling_method": "all_keyframes"}
 UNIFORM: dict[str, Any] = {"frame_sampling_method": "uniform", "frame_num": 3}
 SAMPLINGS = {"all_keyframes": KEYFRAMES, "uniform": UNIFORM}
@@ -166,13 +168,24 @@ def ours(
 
 def _recipe(case: Case, checkpoints: TinyCheckpoints) -> Recipe:
     """All models judge all clips; no gate lets any go."""
-    low = {"min_score": -1e9}
-    open_gate = {"min_score": -1e9, "max_score": 1e9}
+    any_score = {"min_score": -1e9, "max_score": 1e9}
     process = [
         "video_split_by_scene_mapper",
-        {"video_nsfw_filter": {"hf_nsfw_model": str(checkpoints.safety), **open_gate}},
-        {"video_motion_score_filter": low | case.motion},
-        {"video_aesthetics_filter": {"hf_scorer_model": str(checkpoints.aesthetics), **open_gate}},
+        {
+            "video_nsfw_filter": {
+                "hf_nsfw_model": str(checkpoints.safety),
+                **any_score,
+                **case.safety,
+            }
+        },
+        {"video_motion_score_filter": {**any_score, **case.motion}},
+        {
+            "video_aesthetics_filter": {
+                "hf_scorer_model": str(checkpoints.aesthetics),
+                **any_score,
+                **case.aesthetics,
+            }
+        },
         {
             "video_captioning_from_video_mapper": {
                 "hf_video_blip": str(checkpoints.video_blip),
@@ -181,8 +194,6 @@ def _recipe(case: Case, checkpoints: TinyCheckpoints) -> Recipe:
             }
         },
     ]
-    process[1]["video_nsfw_filter"] |= case.safety
-    process[3]["video_aesthetics_filter"] |= case.aesthetics
     return parse_recipe(yaml.safe_dump({"process": process}), where="test", default_name="parity")
 
 
