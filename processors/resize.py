@@ -6,8 +6,9 @@ of a model's preparation, like its means, is done where the model runs.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import av
 import numpy as np
@@ -59,17 +60,18 @@ class Fitted:
 
 @dataclass(frozen=True)
 class ProcessorResize:
-    """As the image processors of transformers do it: torchvision's resize, then a centre crop.
+    """As the image processors of transformers do it by torchvision, then a centre crop.
 
-    Bit for bit theirs, so that scores are. Recipes without such models never load torchvision.
+    Bit for bit theirs, so that scores are. It needs torch, and does without torchvision, whose
+    import costs the decoder's process seconds more; recipes without such models load neither.
     """
 
-    modules: ClassVar[tuple[str, ...]] = ("torch", "torchvision.transforms.v2.functional")
+    modules: ClassVar[tuple[str, ...]] = ("torch",)
 
     height: int
     width: int
     """What the picture is stretched to; if ``shortest`` only `height` counts."""
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    resample: Literal["bilinear", "bicubic"]
     shortest: bool = False
     """Whether ``height`` is the length of the shorter edge, the shape kept."""
     crop: tuple[int, int] | None = None
@@ -77,18 +79,23 @@ class ProcessorResize:
 
     def __call__(self, rgb: Image) -> Image:
         import torch
-        from torchvision.transforms.v2 import functional
 
         # The decoder's address space is limited, and each thread takes some of it.
         torch.set_num_threads(1)
-        picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).contiguous()
-        small = functional.resize(
-            picture,
-            list(self._target(*picture.shape[-2:])),
-            interpolation=functional.InterpolationMode(self.resample),
-            antialias=True,
-        )
-        pixels = small.permute(1, 2, 0).numpy()
+        picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].contiguous()
+        target = self._target(*rgb.shape[:2])
+        if target != rgb.shape[:2]:
+            # torchvision's rule: bilinear on bytes only where torch has a kernel for them.
+            exact = self.resample == "bicubic" or _has_byte_kernels(torch)
+            picture = torch.nn.functional.interpolate(
+                picture if exact else picture.to(torch.float32),
+                size=target,
+                mode=self.resample,
+                align_corners=False,
+                antialias=True,
+            )
+            picture = picture.round().to(torch.uint8)
+        pixels = picture[0].permute(1, 2, 0).numpy()
         return np.ascontiguousarray(pixels if self.crop is None else _middle(pixels, *self.crop))
 
     def _target(self, height: int, width: int) -> tuple[int, int]:
@@ -97,6 +104,11 @@ class ProcessorResize:
         # The longer edge is cut off, not rounded, as transformers has it.
         longer = int(self.height * max(height, width) / min(height, width))
         return (self.height, longer) if height <= width else (longer, self.height)
+
+
+def _has_byte_kernels(torch: Any) -> bool:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
 def _middle(rgb: Image, height: int, width: int) -> Image:

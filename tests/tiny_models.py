@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the three architectures of the article's chain.
+"""Tiny random checkpoints of the article's three architectures, and of two for CPUs.
 
 Made with the real configuration classes and saved by the real saving code of transformers, so
 that files, keys and processors are laid out as those of the hub's checkpoints, which
@@ -18,11 +18,16 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
+    BertTokenizer,
     Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2QFormerConfig,
     Blip2VisionConfig,
+    BlipConfig,
+    BlipForConditionalGeneration,
     BlipImageProcessor,
+    BlipTextConfig,
+    BlipVisionConfig,
     CLIPImageProcessor,
     CLIPTokenizer,
     CLIPVisionConfig,
@@ -182,6 +187,83 @@ def make_video_blip(folder: Path, seed: int = 3) -> Path:
     # Image processor and tokenizer in files of their own, and no token yet that stands for a query.
     BlipImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
     _opt_like().save_pretrained(folder)
+    return folder
+
+
+def make_small_aesthetics(folder: Path, seed: int = 4) -> Path:
+    """The predictor with one linear layer, as the smaller of the hub's have it."""
+    torch.manual_seed(seed)
+    model = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            image_size=224,
+            patch_size=32,
+            projection_dim=16,
+        )
+    )
+    model.predictor = nn.Linear(16, 1)
+    _save(model, folder, scale=4)
+    _edit_config(folder, architectures=["AestheticsPredictorV1"])
+    CLIPImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def make_blip(folder: Path, seed: int = 5) -> Path:
+    """BLIP, which describes single pictures, with a vocabulary of a few words."""
+    torch.manual_seed(seed)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
+    words += [
+        *[
+            "a",
+            "photo",
+            "of",
+            "the",
+            "rider",
+            "forest",
+            "car",
+            "tree",
+            "path",
+            "dust",
+            "rabbit",
+            "wheel",
+        ]
+    ]
+    text = BlipTextConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        encoder_hidden_size=32,
+        projection_dim=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=words.index("[DEC]"),
+        eos_token_id=words.index("[CLS]"),
+        sep_token_id=words.index("[SEP]"),
+        pad_token_id=words.index("[PAD]"),
+    )
+    vision = BlipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=96,
+        patch_size=16,
+        initializer_range=0.02,
+    )
+    model = BlipForConditionalGeneration(
+        BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
+    )
+    _save(model, folder, scale=6)
+    BlipImageProcessor(size={"height": 96, "width": 96}).save_pretrained(folder)
+    BertTokenizer(
+        vocab={word: index for index, word in enumerate(words)},
+        additional_special_tokens=["[DEC]", "[ENC]"],
+    ).save_pretrained(folder)
     return folder
 
 

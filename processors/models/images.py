@@ -19,12 +19,7 @@ from processors.errors import StageStartError
 from processors.models.device import Device
 from processors.resize import ProcessorResize
 
-_RESAMPLE: dict[int, Literal["nearest", "bilinear", "bicubic", "lanczos"]] = {
-    0: "nearest",
-    1: "lanczos",
-    2: "bilinear",
-    3: "bicubic",
-}
+_RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, in which checkpoints state their filter."""
 
 
@@ -60,7 +55,9 @@ class ImageInputs:
 def _resize_of(processor: Any) -> ProcessorResize:
     if not processor.do_resize:
         raise ValueError("it does not resize, and frames come in any size")
-    size, resample = processor.size, _RESAMPLE[int(processor.resample)]
+    size, resample = processor.size, _RESAMPLE.get(int(processor.resample))
+    if resample is None:
+        raise ValueError(f"its filter is {processor.resample}; bilinear and bicubic can be run")
     crop = None
     if getattr(processor, "do_center_crop", None):
         crop = (processor.crop_size.height, processor.crop_size.width)
