@@ -12,6 +12,7 @@ import pytest
 from deploy.local.marked import find
 from deploy.local.stack import Stack
 from deploy.local.state import StateFolder
+from processors.pool.cluster import prepare_environment, ray_session
 from schemas.settings import CHECKOUT, Settings, load_settings
 
 # Read when the hub's client is imported: no test reaches for a network.
@@ -42,6 +43,17 @@ def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
     for section, more in sections.items():
         values[section] = {**values.get(section, {}), **more}
     return load_settings(None, **values)
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Address of one Ray for all tests of the pool alone, as the driver itself starts one."""
+    own = Settings(pool={"actors": 2})
+    prepare_environment(own)
+    with ray_session(own):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="session")

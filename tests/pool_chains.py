@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +74,22 @@ class DoNothing(Scripted):
 
     def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         return [passed(clip, self._recipe, {}) for clip in clips]
+
+
+class Together(Scripted):
+    """Holds the first call of an actor until a second one has come to the same actor."""
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        super().__init__(recipe, settings)
+        self._calls = itertools.count(1)
+        self._second = threading.Event()
+
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        if next(self._calls) == 2:
+            self._second.set()
+        if not self._second.wait(60):
+            raise TimeoutError("no second call came while the first one was under way")
+        return super().run(clips)
 
 
 class CannotStart(Scripted):

@@ -10,14 +10,13 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from processors.errors import StageStartError
-from processors.pool.cluster import prepare_environment, ray_session
 from processors.pool.commits import Committer
 from processors.pool.driver import Driver
 from processors.pool.errors import AlreadyRunning, OtherSplit, PoolUnavailable, SourceLost
@@ -33,17 +32,6 @@ from tests import pool_lake
 from tests.pool_driver_main import POINTS
 
 SCRIPTED = "tests.pool_chains:Scripted"
-
-
-@pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """Address of one Ray for all tests here, on loopback, as the driver itself starts one."""
-    own = Settings(pool={"actors": 2})
-    prepare_environment(own)
-    with ray_session(own):
-        import ray
-
-        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture
