@@ -19,6 +19,11 @@ from schemas.settings import CHECKOUT, Settings, load_settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the whole stack come last: while it is up it takes CPU from all others."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+
+
 def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     """Return once the condition holds; AssertionError if it does not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
