@@ -78,7 +78,7 @@ def test_the_loader_asks_for_what_the_real_checkpoint_holds(name: str) -> None:
 def test_tiny_checkpoints_are_laid_out_as_the_real_ones(tmp_path: Path, name: str) -> None:
     folder = MAKERS[name](tmp_path / name)
     with safe_open(folder / "model.safetensors", "pt") as file:
-        tiny = {key: len(file.get_slice(key).get_shape()) for key in sorted(file.keys())}  # noqa: SIM118 - it is no mapping
+        tiny = {key: len(file.get_slice(key).get_shape()) for key in sorted(file.keys())}
     real = {key: len(shape) for key, shape in tensors(name).items()}
     # The tiny ones have two layers of each kind.
     assert tiny == {key: rank for key, rank in real.items() if not _is_beyond_two_layers(key)}
