@@ -8,10 +8,7 @@ from schemas.recipe import Recipe
 
 def say_downloads(recipe: Recipe) -> None:
     """A line on stderr for each checkpoint that is not on this machine, with its size."""
-    # Imported here: it takes a second, and most commands never need it.
-    from processors.planning import checkpoints_of
-
-    names = checkpoints_of(recipe)
+    names = [o.checkpoint for o in recipe.operators if o.checkpoint is not None]
     if not names:
         return
     try:

@@ -185,23 +185,15 @@ def _model(operator: Operator) -> str | None:
     match operator:
         case NsfwFilter(engine="open_nsfw_onnx"):
             return "Open NSFW (ONNX)"
-        case NsfwFilter():
-            return operator.hf_nsfw_model
         case MotionScoreFilter():
             return "Farneback's optical flow"
-        case AestheticsFilter():
-            return operator.checkpoint
-        case CaptionFromVideo(engine="video_blip"):
-            return operator.hf_video_blip
-        case CaptionFromVideo(engine="image_text"):
-            return operator.hf_model
-        case CaptionFromVideo():
+        case CaptionFromVideo(engine="openai"):
             return operator.model
         case DataJuicerOperator():
             return f"DataJuicer {operator.version}"
         case CustomStage():
             return str(operator.file)
-    return None
+    return operator.checkpoint
 
 
 def _writes(operator: Operator) -> tuple[str, ...]:

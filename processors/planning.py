@@ -47,27 +47,11 @@ def find(recipe: Recipe, kind: type[_Kind]) -> _Kind | None:
     return next((o for o in recipe.operators if isinstance(o, kind)), None)
 
 
-def checkpoints_of(recipe: Recipe) -> list[str]:
-    """The checkpoints that the recipe's stages load from a hub or a folder, in its order."""
-    names: list[str] = []
-    for operator in recipe.operators:
-        match operator:
-            case NsfwFilter(engine="transformers"):
-                names.append(operator.hf_nsfw_model)
-            case AestheticsFilter():
-                names.append(operator.checkpoint)
-            case CaptionFromVideo(engine="image_text"):
-                names.append(operator.hf_model or "")
-            case CaptionFromVideo(engine="video_blip"):
-                names.append(operator.hf_video_blip)
-    return names
-
-
 def gpus_wanted(recipe: Recipe) -> float:
     """GPUs that a worker of the recipe has use for: one for models by torch, or what a stage of
     the user's own declares."""
     custom = [stage.resources.gpus for stage in custom_stages(recipe).values()]
-    return max([1.0 if any(_is_torch(o) for o in recipe.operators) else 0.0, *custom])
+    return max([1.0 if any(o.checkpoint is not None for o in recipe.operators) else 0.0, *custom])
 
 
 def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
@@ -113,17 +97,9 @@ def _stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stage:
         return OpenNsfwStage(operator, settings.model_dir, _sampling(operator, recipe))
     if isinstance(operator, CaptionFromVideo) and operator.engine == "openai":
         return OpenAiCaptionStage(operator, _sampling(operator, recipe), "upright")
-    if _is_torch(operator):
+    if operator.checkpoint is not None:
         return _torch_stage(operator, recipe, settings)
     raise StageStartError(f"recipe {recipe.name}: this version has no stage for {operator.op}")
-
-
-def _is_torch(operator: Operator) -> bool:
-    return (
-        isinstance(operator, AestheticsFilter)
-        or (isinstance(operator, NsfwFilter) and operator.engine == "transformers")
-        or (isinstance(operator, CaptionFromVideo) and operator.engine != "openai")
-    )
 
 
 def _torch_stage(operator: Operator, recipe: Recipe, settings: Settings) -> Stage:

@@ -107,6 +107,10 @@ class CaptionFromVideo(BuiltIn):
             raise ValueError(f"{', '.join(drawn)} would change nothing without do_sample: true")
         return self
 
+    @property
+    def checkpoint(self) -> str | None:
+        return {"video_blip": self.hf_video_blip, "image_text": self.hf_model}.get(self.engine)
+
     def remarks(self) -> list[str]:
         if self.do_sample and self.seed is None:
             return ["do_sample without seed: a clip that is scored again gets another caption"]

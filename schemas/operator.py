@@ -43,6 +43,11 @@ class Operator(BaseModel):
             raise ValueError("is not a number")
         return value
 
+    @property
+    def checkpoint(self) -> str | None:
+        """The model that it loads, of a hub or from a folder; None if it loads none."""
+        return None
+
     def entry(self) -> dict[str, Any]:
         """The operator as an entry of ``process``, of which an equal one is read again."""
         return {self.op: self.model_dump(mode="json")}

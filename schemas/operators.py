@@ -144,6 +144,10 @@ class NsfwFilter(_ScoreFilter):
     frame_num: Annotated[int, Field(ge=1)] = 3
     reduce_mode: Reduce = "avg"
 
+    @property
+    def checkpoint(self) -> str | None:
+        return self.hf_nsfw_model if self.engine == "transformers" else None
+
 
 class MotionScoreFilter(_ScoreFilter):
     """Score a clip's motion by Farneback's optical flow."""
@@ -195,7 +199,6 @@ class AestheticsFilter(_ScoreFilter):
 
     @property
     def checkpoint(self) -> str:
-        """The model that scores."""
         return self.hf_scorer_model or DEFAULT_SCORER
 
 

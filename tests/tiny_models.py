@@ -49,6 +49,14 @@ _OPT_ROWS = 50272
 _QUERIES = 32
 _TRAINED_TOKENS = 600
 
+_SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+"""Of every tower."""
+
 _TEXT = """
 A camera follows two riders down a narrow path between the trees. The path turns left, then
 right, and the riders lean into each bend while dust rises behind their wheels. In the next shot
@@ -81,10 +89,7 @@ def make_safety(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw"), seed
     """A ViT that sorts pictures into ``labels``."""
     torch.manual_seed(seed)
     config = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+        **_SIZES,
         image_size=224,
         patch_size=16,
         id2label=dict(enumerate(labels)),
@@ -100,10 +105,7 @@ def make_aesthetics(folder: Path, seed: int = 2) -> Path:
     torch.manual_seed(seed)
     model = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
+            **_SIZES,
             image_size=224,
             patch_size=14,
             projection_dim=16,
@@ -143,19 +145,13 @@ def make_video_blip(folder: Path, seed: int = 3) -> Path:
     """BLIP-2 with OPT as its language model, whose vocabulary is as large as the real one."""
     torch.manual_seed(seed)
     vision = Blip2VisionConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+        **_SIZES,
         image_size=224,
         patch_size=14,
         initializer_range=0.02,
     )
     qformer = Blip2QFormerConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
+        **_SIZES,
         encoder_hidden_size=32,
         cross_attention_frequency=2,
     )
@@ -195,10 +191,7 @@ def make_small_aesthetics(folder: Path, seed: int = 4) -> Path:
     torch.manual_seed(seed)
     model = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
+            **_SIZES,
             image_size=224,
             patch_size=32,
             projection_dim=16,
@@ -246,11 +239,8 @@ def make_blip(folder: Path, seed: int = 5) -> Path:
         pad_token_id=words.index("[PAD]"),
     )
     vision = BlipVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
+        **_SIZES,
         projection_dim=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         image_size=96,
         patch_size=16,
         initializer_range=0.02,

@@ -15,12 +15,10 @@ from typing import Any
 from transformers import BlipForConditionalGeneration
 
 from processors.errors import StageStartError
-from processors.frames import FrameSampling, Pixels
 from processors.models.captions import Caption, CaptionStage, Frames
 from processors.models.device import Device
 from processors.models.loading import load_model
-from schemas.operators import CaptionFromVideo
-from schemas.settings import Settings
+from processors.models.torch_stage import Picture
 
 _BETWEEN = "; "
 
@@ -30,23 +28,13 @@ class ImageTextStage(CaptionStage):
 
     name = "caption"
 
-    def __init__(
-        self,
-        operator: CaptionFromVideo,
-        sampling: FrameSampling,
-        pixels: Pixels,
-        settings: Settings,
-    ) -> None:
-        super().__init__(operator, operator.hf_model or "", sampling, pixels, settings)
-        self._model: Any = None
-
-    def _load(self, folder: Path, device: Device) -> None:
+    def _load_model(self, folder: Path, device: Device) -> Any:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
         if kind != "blip":
             raise StageStartError(
                 f"stage {self.name}: {folder} is of type {kind}; engine image_text runs BLIP"
             )
-        self._model = load_model(BlipForConditionalGeneration, folder, device, stage=self.name)
+        return load_model(BlipForConditionalGeneration, folder, device, stage=self.name)
 
     def _captions(self, clips: Sequence[Frames], how: dict[str, Any]) -> list[Caption]:
         frames = [frame for clip in clips for frame in clip]
@@ -54,7 +42,7 @@ class ImageTextStage(CaptionStage):
         ends = accumulate((len(clip) for clip in clips), initial=0)
         return [_joined(said[start:end]) for start, end in pairwise(ends)]
 
-    def _said(self, frames: Sequence[Frames], how: dict[str, Any]) -> list[Caption]:
+    def _said(self, frames: Sequence[Picture], how: dict[str, Any]) -> list[Caption]:
         pixel_values = self._pixel_values(frames)
         if not self._operator.prompt:
             return self._decoded(self._model.generate(pixel_values=pixel_values, **how)[:, 1:])

@@ -34,7 +34,9 @@ class ImageClassifierSafetyStage(FrameScoreStage):
     def __init__(
         self, operator: NsfwFilter, sampling: FrameSampling, pixels: Pixels, settings: Settings
     ) -> None:
-        super().__init__(operator.hf_nsfw_model, sampling, operator.reduce_mode, pixels, settings)
+        super().__init__(
+            operator.checkpoint or "", sampling, operator.reduce_mode, pixels, settings
+        )
         self._as_datajuicer = pixels == "coded"
         self._unsafe = -1
         self._model: Any = None

@@ -17,12 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Blip2ForConditionalGeneration
 
 from processors.errors import StageStartError
-from processors.frames import FrameSampling, Pixels
 from processors.models.captions import Caption, CaptionStage, Frames
 from processors.models.device import Device
 from processors.models.loading import load_model
-from schemas.operators import CaptionFromVideo
-from schemas.settings import Settings
+from processors.models.torch_stage import Picture
 
 IMAGE_TOKEN = 50265
 """The token that stands for a query in the language model's input. The checkpoints were saved
@@ -34,23 +32,14 @@ class VideoBlipStage(CaptionStage):
 
     name = "caption"
 
-    def __init__(
-        self,
-        operator: CaptionFromVideo,
-        sampling: FrameSampling,
-        pixels: Pixels,
-        settings: Settings,
-    ) -> None:
-        super().__init__(operator, operator.hf_video_blip, sampling, pixels, settings)
-        self._model: Any = None
-
-    def _load(self, folder: Path, device: Device) -> None:
-        self._model = load_model(Blip2ForConditionalGeneration, folder, device, stage=self.name)
-        if not self._model.config.use_decoder_only_language_model:
+    def _load_model(self, folder: Path, device: Device) -> Any:
+        model = load_model(Blip2ForConditionalGeneration, folder, device, stage=self.name)
+        if not model.config.use_decoder_only_language_model:
             raise StageStartError(
                 f"stage {self.name}: the language model of {folder} is an encoder-decoder; "
                 "VideoBLIP with a decoder, such as OPT, can be run"
             )
+        return model
 
     def _captions(self, clips: Sequence[Frames], how: dict[str, Any]) -> list[Caption]:
         embeds, ids = self._prompt(self._queries(clips))
@@ -82,7 +71,7 @@ class VideoBlipStage(CaptionStage):
         projected: torch.Tensor = model.language_projection(query.to(patches.dtype))
         return projected
 
-    def _patches(self, frames: Sequence[Frames]) -> list[torch.Tensor]:
+    def _patches(self, frames: Sequence[Picture]) -> list[torch.Tensor]:
         """Patch tokens of each frame, ``[patches, width]``."""
         pixel_values = self._pixel_values(frames)
         return list(self._model.vision_model(pixel_values=pixel_values).last_hidden_state)
