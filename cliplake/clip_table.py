@@ -53,9 +53,16 @@ def clips_table(clips: Sequence[Mapping[str, Any]], width: int, title: str | Non
     table.add_column("start - end, s", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for name in scores:
+        text = name == "caption"
         table.add_column(
-            _SHORT.get(name, name), justify="left" if name == "caption" else "right", no_wrap=True
+            _SHORT.get(name, name),
+            justify="left" if text else "right",
+            no_wrap=not text,
+            overflow="fold",
         )
+    further = any(clip.get("operator_stats") for clip in clips)
+    if further:
+        table.add_column("further", overflow="fold")
     shown_name = None
     for clip in clips:
         name = printable(str(clip["name"]))
@@ -66,6 +73,7 @@ def clips_table(clips: Sequence[Mapping[str, Any]], width: int, title: str | Non
             f"{clip['start_s']:.2f} - {clip['end_s']:.2f}",
             Text(verdict, style=_STYLES.get(status, "")),
             *(Text(_number(clip.get(score))) for score in scores),
+            *([Text(_further(clip))] if further else []),
         )
         shown_name = name
     return table
@@ -91,6 +99,12 @@ def dead_letters_table(letters: Iterable[Mapping[str, Any]], title: str | None =
 def printable(text: str) -> str:
     """Text from outside with what could drive a terminal written out (``\\x1b``)."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _further(clip: Mapping[str, Any]) -> str:
+    """What operators that are not built in measured."""
+    stats = clip.get("operator_stats") or {}
+    return "\n".join(f"{printable(name)} {_number(value)}" for name, value in stats.items())
 
 
 def _number(value: Any) -> str:

@@ -90,6 +90,37 @@ def test_scenes_that_pass_every_gate_are_kept_with_their_scores(
         assert clip["aesthetics_score"] is None
 
 
+STAGE = """
+from processors.stage import Stage
+
+
+class Halves(Stage):
+    name = "halves"
+
+    def inputs(self):
+        return ("duration_s",)
+
+    def outputs(self):
+        return ("half_s", "verdict")
+
+    def process(self, batch):
+        return [{"half_s": s["duration_s"] / 2, "verdict": "fine"} for s in batch]
+"""
+
+
+def test_what_further_stages_say_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "r.yaml").write_text("process: [video_split_by_scene_mapper, stage.py:Halves]\n")
+    file = str(REAL_SAMPLES / "carphone_pristine.mp4")
+    done = cliplake("try", "--recipe", "r.yaml", "--json", file, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (clip,) = json.loads(done.stdout)["videos"][0]["clips"]
+    assert clip["operator_stats"] == {"half_s": pytest.approx(clip["duration_s"] / 2)}
+    assert clip["operator_outputs"] == {"verdict": '"fine"'}
+    table = cliplake("try", "--recipe", "r.yaml", file, cwd=tmp_path)
+    assert "half_s 2.00" in table.stdout
+
+
 def test_real_clips_have_the_scenes_that_pyscenedetect_finds(
     tried: dict[str, dict[str, Any]],
 ) -> None:
