@@ -66,7 +66,9 @@ def _command(home: Path) -> list[str]:
     properties = str(home / "server.properties")
     server = [*run, "kafka.Kafka", properties]
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    format_storage = [*run, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", properties]
+    # In one word: an id may begin with a hyphen, and would be taken for an option.
+    named = f"--cluster-id={cluster_id}"
+    format_storage = [*run, "kafka.tools.StorageTool", "format", named, "-c", properties]
     formatted = home / "data" / "meta.properties"
     # One child for both, so that there is one process to watch from the start on.
     script = (
