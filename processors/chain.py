@@ -31,7 +31,7 @@ from processors.motion import MODEL_NAME as MOTION_MODEL
 from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
 from processors.results import ClipResult, duration_rejected
-from processors.shared_batches import SharedBatches
+from processors.shared_batches import SharedBatches, close_stage
 from processors.stage import FileRequest, ModelIdentity, Stage
 from schemas.operators import MotionScoreFilter
 from schemas.reasons import MediaReason
@@ -81,15 +81,14 @@ class EnrichmentChain:
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
         stages = stages_of(self._recipe, self._settings)
-        try:
+        with ExitStack() as started:
             for stage in stages.values():
+                # A setup that fails half-way has something to let go of as well.
+                started.callback(close_stage, stage)
                 stage.setup()
                 if stage.model is not None:
                     self._models[stage.name] = stage.model
-        except BaseException:
-            for stage in stages.values():
-                stage.close()
-            raise
+            started.pop_all()
         motion = find(self._recipe, MotionScoreFilter)
         if motion is not None:
             self._models[motion.stage] = ModelIdentity(MOTION_MODEL, motion_revision())

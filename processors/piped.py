@@ -99,7 +99,8 @@ class PipedProcess:
         try:
             self._connection.send(message)
             return self._connection.recv()
-        except (EOFError, ConnectionResetError, BrokenPipeError):
+        except (EOFError, OSError):
+            # Of a child that dies in the middle of an answer a plain OSError is all one gets.
             raise ProcessEnded(*self._ending(), timed_out=struck.is_set()) from None
         finally:
             clock.cancel()

@@ -80,8 +80,6 @@ class ProcessorResize:
     def __call__(self, rgb: Image) -> Image:
         import torch
 
-        # The decoder's address space is limited, and each thread takes some of it.
-        torch.set_num_threads(1)
         picture = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].contiguous()
         target = self._target(*rgb.shape[:2])
         if target != rgb.shape[:2]:

@@ -7,6 +7,7 @@ never sees two calls at once.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from processors.stage import Outcome, Sample, Stage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -84,7 +87,7 @@ class SharedBatches:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
-        self.stage.close()
+        close_stage(self.stage)
 
     def _serve(self) -> None:
         while batch := self._next_batch():
@@ -138,3 +141,11 @@ class SharedBatches:
             Scored(result, wall * weight / sum(weights), cpu * weight / sum(weights))
             for result, weight in zip(results, weights, strict=True)
         ]
+
+
+def close_stage(stage: Stage) -> None:
+    """`Stage.close`; an error of it is logged, and keeps nothing else from being closed."""
+    try:
+        stage.close()
+    except Exception:
+        logger.exception("stage %s cannot be closed", stage.name)

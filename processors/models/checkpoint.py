@@ -79,10 +79,16 @@ def _cached(name: str) -> Path | None:
     if not isinstance(configuration, str):
         return None
     snapshot = Path(configuration).parent
-    for index in snapshot.glob(_INDEX):
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return snapshot if all((snapshot / shard).is_file() for shard in shards) else None
-    return snapshot if _weights(snapshot) else None
+    indexes = sorted(snapshot.glob(_INDEX))
+    if not indexes:
+        return snapshot if _weights(snapshot) else None
+    # One for each format that the repository has, and the shards of one of them are enough.
+    return snapshot if any(_has_all_shards(index) for index in indexes) else None
+
+
+def _has_all_shards(index: Path) -> bool:
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return all((index.parent / shard).is_file() for shard in shards)
 
 
 def _fetched(name: str, stage: str) -> Path:
