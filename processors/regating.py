@@ -166,6 +166,9 @@ def _in_ranges(operator: DataJuicerOperator, stats: Mapping[str, float | None]) 
         if value is None or math.isnan(value):
             raise ValueError(f"{statistic} is {value}")
         low, high = (None if name is None else parameter(name) for name in (lower, upper))
+        if isinstance(low, str) or isinstance(high, str):
+            # A ratio as text, which only the operator itself knows how to read.
+            raise ValueError(f"{lower} and {upper} are {low} and {high}")
         inside = (low is None or low < value or (closed[0] and low == value)) and (
             high is None or value < high or (closed[1] and value == high)
         )

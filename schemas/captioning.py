@@ -25,6 +25,7 @@ _ONE_ENGINE_S: dict[str, tuple[Engine, ...]] = {
     "repetition_penalty": ("video_blip", "image_text"),
 }
 """Parameters that not every engine has."""
+KEY_PREFIX = "CLIPLAKE_KEY_"
 _SAMPLING = ("temperature", "top_p", "seed")
 """Parameters that say how tokens are drawn."""
 
@@ -85,7 +86,7 @@ class CaptionFromVideo(BuiltIn):
     model: str | None = None
     """The model's name on that server."""
     api_key_env: str | None = None
-    """Name of the environment variable that holds the server's key."""
+    """Name of the environment variable that holds the server's key; begins with `KEY_PREFIX`."""
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     """Requests at a time, for each actor."""
     timeout_s: Annotated[float, Field(gt=0)] = 60.0
@@ -103,6 +104,11 @@ class CaptionFromVideo(BuiltIn):
             if not self.base_url or not self.model:
                 raise ValueError("engine openai needs base_url and model")
             _check_base_url(self.base_url)
+            if self.api_key_env and not self.api_key_env.startswith(KEY_PREFIX):
+                raise ValueError(
+                    f"api_key_env should begin with {KEY_PREFIX}: a recipe may send no other of "
+                    "the workers' variables to a server"
+                )
         if not self.do_sample and (drawn := [name for name in _SAMPLING if name in changed]):
             raise ValueError(f"{', '.join(drawn)} would change nothing without do_sample: true")
         return self

@@ -103,12 +103,23 @@ def parse_recipe(text: str, *, where: str, default_name: str, folder: Path | Non
 
     Files that the recipe names are looked for from ``folder``, else from the working directory.
     """
-    document = read_yaml(text, where)
+    return _recipe_of(read_yaml(text, where), where, default_name, folder or Path.cwd())
+
+
+def read_dumped(text: str) -> Recipe:
+    """The recipe of which `dump_recipe` made ``text``, in another process.
+
+    As the JSON that it is: YAML takes ``1e-05`` for a text, and halves some characters.
+    """
+    return _recipe_of(json.loads(text), "the driver's recipe", "recipe", Path.cwd())
+
+
+def _recipe_of(document: Any, where: str, default_name: str, folder: Path) -> Recipe:
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with a list under 'process'")
     warnings = recipe_keys.warnings(document)
     head = _head(document, where)
-    reader = Entries(folder or Path.cwd(), warnings)
+    reader = Entries(folder, warnings)
     operators = [
         reader.operator(entry, f"{where}: process[{index}]")
         for index, entry in enumerate(head.process)
@@ -133,7 +144,7 @@ def _head(document: dict[Any, Any], where: str) -> _RecipeFile:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """A recipe as text that `parse_recipe` makes an equal one of, for another process."""
+    """A recipe as text that `read_dumped` makes an equal one of, for another process."""
     operators = (recipe.split, recipe.duration, *recipe.operators)
     return json.dumps(
         {

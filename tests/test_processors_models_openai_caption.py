@@ -170,9 +170,9 @@ def test_a_server_that_does_not_count_tokens_leaves_the_number_open(model: ChatM
 def test_the_key_comes_from_its_variable_and_is_said_to_the_server_alone(
     model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CAPTION_KEY", KEY)
+    monkeypatch.setenv("CLIPLAKE_KEY_CAPTION", KEY)
     with model.serving() as server:
-        captions(started(server.url, api_key_env="CAPTION_KEY"), 50)
+        captions(started(server.url, api_key_env="CLIPLAKE_KEY_CAPTION"), 50)
         assert {headers["Authorization"] for _, headers in server.requests} == {f"Bearer {KEY}"}
         captions(started(server.url), 50)
         assert "Authorization" not in server.requests[-1][1]
@@ -181,9 +181,9 @@ def test_the_key_comes_from_its_variable_and_is_said_to_the_server_alone(
 def test_a_server_that_repeats_the_key_in_its_error_does_not_make_us_repeat_it(
     model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CAPTION_KEY", KEY)
+    monkeypatch.setenv("CLIPLAKE_KEY_CAPTION", KEY)
     with model.serving() as server:
-        stage = started(server.url, api_key_env="CAPTION_KEY")
+        stage = started(server.url, api_key_env="CLIPLAKE_KEY_CAPTION")
         for status in (400, 401):
             model.reply = lambda asked, status=status: error(status, f"key {KEY} is wrong")
             text = blamed(stage).error if status == 400 else fault(stage)
@@ -194,9 +194,9 @@ def test_a_server_that_repeats_the_key_in_its_error_does_not_make_us_repeat_it(
 def test_a_redirect_is_not_followed_and_its_target_sees_nothing(
     model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CAPTION_KEY", KEY)
+    monkeypatch.setenv("CLIPLAKE_KEY_CAPTION", KEY)
     with model.serving() as server, serve({}) as elsewhere:
-        stage = started(server.url, api_key_env="CAPTION_KEY")
+        stage = started(server.url, api_key_env="CLIPLAKE_KEY_CAPTION")
         for status in (301, 302, 307, 308):
             model.reply = lambda asked, status=status: redirect(f"{elsewhere.url}/v1?k=v", status)
             text = fault(stage)
@@ -210,10 +210,10 @@ def test_a_redirect_is_not_followed_and_its_target_sees_nothing(
 def test_a_key_that_is_not_there_ends_the_start(
     model: ChatModel, monkeypatch: pytest.MonkeyPatch, key: str, why: str
 ) -> None:
-    monkeypatch.setenv("CAPTION_KEY", key)
+    monkeypatch.setenv("CLIPLAKE_KEY_CAPTION", key)
     with model.serving() as server, pytest.raises(StageStartError) as caught:
-        started(server.url, api_key_env="CAPTION_KEY")
-    assert f"CAPTION_KEY, which {why}" in str(caught.value)
+        started(server.url, api_key_env="CLIPLAKE_KEY_CAPTION")
+    assert f"CLIPLAKE_KEY_CAPTION, which {why}" in str(caught.value)
     assert server.requests == []
 
 

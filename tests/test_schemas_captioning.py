@@ -57,8 +57,15 @@ def test_sampling_as_datajuicer_does_it_can_be_asked_for() -> None:
 def test_where_the_server_is_and_how_it_is_asked_changes_no_fingerprint() -> None:
     near = recipe("{engine: openai, model: m, base_url: 'http://a:1/v1'}")
     far = recipe(
-        "{engine: openai, model: m, base_url: 'https://b/v1', api_key_env: K, attempts: 9}"
+        "{engine: openai, model: m, base_url: 'https://b/v1', attempts: 9, "
+        "api_key_env: CLIPLAKE_KEY_K}"
     )
     other = recipe("{engine: openai, model: n, base_url: 'http://a:1/v1'}")
     assert near.scores_fingerprint == far.scores_fingerprint != other.scores_fingerprint
     assert near.gates_fingerprint == far.gates_fingerprint
+
+
+def test_a_recipe_cannot_send_other_secrets_of_the_workers_away() -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "cliplake_key_x"):
+        with pytest.raises(ValueError, match="api_key_env should begin with CLIPLAKE_KEY_"):
+            CaptionFromVideo(engine="openai", base_url="https://b/v1", model="m", api_key_env=name)

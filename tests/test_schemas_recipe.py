@@ -14,7 +14,7 @@ from schemas.operators import (
     NsfwFilter,
 )
 from schemas.problems import ConfigError
-from schemas.recipe import load_recipe, parse_recipe
+from schemas.recipe import dump_recipe, load_recipe, parse_recipe, read_dumped
 from schemas.settings import CHECKOUT
 
 SPLIT = "process:\n  - video_split_by_scene_mapper\n"
@@ -132,3 +132,18 @@ def test_durations_are_a_gate_and_the_split_is_of_its_own() -> None:
     assert short.scores_fingerprint == long.scores_fingerprint
     other = parse("process:\n  - video_split_by_scene_mapper: {threshold: 30}")
     assert other.split_fingerprint != short.split_fingerprint
+
+
+def test_a_recipe_reaches_another_process_as_it_is() -> None:
+    text = """
+project_name: "caf\\u00e9 \\U0001F3AC"
+process:
+  - video_split_by_scene_mapper
+  - video_motion_score_filter: {min_score: 0.00001, max_score: 1.0e+16}
+  - video_captioning_from_video_mapper: {prompt: "\\U0001F3AC what is shown?"}
+"""
+    recipe = parse_recipe(text, where="r.yaml", default_name="r")
+    again = read_dumped(dump_recipe(recipe))
+    assert again == recipe
+    assert again.scores_fingerprint == recipe.scores_fingerprint
+    assert again.gates_fingerprint == recipe.gates_fingerprint

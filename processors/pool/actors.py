@@ -24,7 +24,7 @@ import ray
 from processors.errors import DependencyFault, StageStartError
 from processors.pool.lake import Lake
 from processors.results import ClipResult
-from schemas.recipe import parse_recipe
+from schemas.recipe import read_dumped
 from schemas.settings import parse_settings_json
 from schemas.tables import CLIP_FRAMES
 
@@ -62,7 +62,7 @@ class EnrichActor:
 
     def __init__(self, chain: str, recipe: str, settings: str) -> None:
         self._chain_name = chain
-        self._recipe = parse_recipe(recipe, where="the driver's recipe", default_name="recipe")
+        self._recipe = read_dumped(recipe)
         self._settings = parse_settings_json(settings, where="the driver's settings")
         self._lake = Lake(self._settings)
         self._chain: Any = None
