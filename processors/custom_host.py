@@ -16,13 +16,22 @@ from typing import Any, cast
 
 import numpy as np
 
-from processors.errors import DependencyFault, MediaError, StageStartError
+from processors.errors import DependencyFault, MediaError, StageStartError, in_one_line
 from processors.frames import FrameRequest
-from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Outcome, Sample, Stage
+from processors.stage import (
+    CLIP_FILE,
+    FRAME_FILES,
+    OUTPUTS,
+    STATS,
+    VERSIONS,
+    FileRequest,
+    Outcome,
+    Sample,
+    Stage,
+)
 from schemas.reasons import MediaReason, RejectReason
 from schemas.tables import ENRICHED_CLIPS
 
-STATS, OUTPUTS, VERSIONS = "operator_stats", "operator_outputs", "operator_versions"
 _REASON = re.compile(r"[A-Za-z0-9_]{1,100}", re.ASCII)
 _COLUMNS = frozenset(ENRICHED_CLIPS.column_names)
 
@@ -91,7 +100,7 @@ class HostedStage(Stage):
         except StageStartError:
             raise
         except (Exception, SystemExit) as error:
-            words = " ".join(str(error).split())[:300]
+            words = in_one_line(error)
             raise StageStartError(
                 f"stage {self.name} ({self._operator}) cannot start: "
                 f"{type(error).__name__}: {words}"

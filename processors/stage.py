@@ -21,6 +21,9 @@ Sample = dict[str, Any]
 Outcome = Sample | MediaError
 """What a stage gives for a clip: columns, or why it can give none."""
 
+STATS, OUTPUTS, VERSIONS = "operator_stats", "operator_outputs", "operator_versions"
+"""Columns in which operators that are not built in leave what they found."""
+
 CLIP_FILE = "clip_file"
 """Column of a sample: path of a video that holds the clip and nothing else."""
 FRAME_FILES = "frame_files"

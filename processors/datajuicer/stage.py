@@ -8,13 +8,22 @@ from typing import Any
 from processors.datajuicer.hosts import Answer, DataJuicerHost, HostedOperator, HostGone
 from processors.datajuicer.modality import Modality
 from processors.errors import DependencyFault, MediaError, StageStartError
-from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Outcome, Sample, Stage
+from processors.stage import (
+    CLIP_FILE,
+    FRAME_FILES,
+    OUTPUTS,
+    STATS,
+    VERSIONS,
+    FileRequest,
+    Outcome,
+    Sample,
+    Stage,
+)
 from schemas.operators import DataJuicerOperator
 from schemas.reasons import MediaReason
 from schemas.settings import Settings
 
 CAPTION = "caption"
-STATS, OUTPUTS, VERSIONS = "operator_stats", "operator_outputs", "operator_versions"
 _MAPS = (STATS, OUTPUTS, VERSIONS)
 _COLUMN_OF = {
     Modality.VIDEO: CLIP_FILE,

@@ -16,7 +16,7 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from processors.errors import StageStartError
+from processors.errors import StageStartError, in_one_line
 from processors.stage import ModelIdentity
 
 _METADATA = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -102,7 +102,7 @@ def _fetched(name: str, stage: str) -> Path:
         # By name and not by revision: only then does the cache know which one is current.
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(snapshot.files)))
     except _HUB_ERRORS as error:
-        words = " ".join(str(error).split())[:300]
+        words = in_one_line(error)
         raise StageStartError(
             f"stage {stage}: checkpoint {name} is not in {_cache_folder()} and cannot be "
             f"fetched: {words}; see HF_HOME, HF_ENDPOINT and HF_TOKEN, or name a folder"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoImageProcessor
 
-from processors.errors import StageStartError
+from processors.errors import StageStartError, in_one_line
 from processors.models.device import Device
 from processors.resize import ProcessorResize
 
@@ -34,7 +34,7 @@ class ImageInputs:
             )
             self.resize = _resize_of(self._processor)
         except Exception as error:
-            words = " ".join(str(error).split())[:300]
+            words = in_one_line(error)
             raise StageStartError(
                 f"stage {stage}: the image processor in {folder} cannot be used: {words}"
             ) from None

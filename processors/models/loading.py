@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from processors.errors import StageStartError
+from processors.errors import StageStartError, in_one_line
 from processors.models.device import Device
 
 _SHOWN_KEYS = 4
@@ -38,7 +38,7 @@ def load_model(model_class: Any, folder: Path, device: Device, *, stage: str) ->
                 output_loading_info=True,
             )
     except Exception as error:
-        words = " ".join(str(error).split())[:300]
+        words = in_one_line(error)
         raise StageStartError(
             f"stage {stage}: the checkpoint in {folder} cannot be loaded as "
             f"{model_class.__name__}: {words}"

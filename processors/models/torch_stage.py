@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from processors.errors import StageStartError
+from processors.errors import StageStartError, in_one_line
 from processors.frames import FrameRequest, FrameSampling, Pixels
 from processors.models.checkpoint import resolve
 from processors.models.device import Device, FittingBatches, pick_device
@@ -73,7 +73,7 @@ class TorchStage(Stage):
         except StageStartError:
             raise
         except Exception as error:
-            words = " ".join(str(error).split())[:300]
+            words = in_one_line(error)
             raise StageStartError(
                 f"stage {self.name}: the model {self._checkpoint} does not work: {words}"
             ) from None
