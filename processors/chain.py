@@ -33,7 +33,7 @@ from processors.planning import decode_plan, find, stages_of
 from processors.results import ClipResult, duration_rejected
 from processors.shared_batches import SharedBatches, close_stage
 from processors.stage import FileRequest, ModelIdentity, Stage
-from schemas.operators import MotionScoreFilter
+from schemas.operators import MotionScoreFilter, Operator
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
@@ -51,6 +51,15 @@ class StageDescription:
     operator: str
     model: str | None
     revision: str | None
+    on_gpu: bool = False
+    no_gpu: str = ""
+    """Why it found no GPU; empty if it has one or no use for one."""
+
+    def __str__(self) -> str:
+        named = f" with {self.model} ({self.revision})" if self.model else ""
+        place = "GPU" if self.on_gpu else "CPU"
+        why = f", no GPU: {self.no_gpu}" if self.no_gpu else ""
+        return f"{self.stage} by {self.operator}{named} on the {place}{why}"
 
 
 class EnrichmentChain:
@@ -123,15 +132,18 @@ class EnrichmentChain:
 
     def describe(self) -> list[StageDescription]:
         """The stages in the recipe's order with their models; call it after `setup`."""
-        return [
-            StageDescription(
-                operator.stage,
-                operator.op,
-                getattr(self._models.get(operator.stage), "name", None),
-                getattr(self._models.get(operator.stage), "revision", None),
-            )
-            for operator, _ in self._steps
-        ]
+        return [self._described(operator) for operator, _ in self._steps]
+
+    def _described(self, operator: Operator) -> StageDescription:
+        model, shared = self._models.get(operator.stage), self._stages.get(operator.op)
+        return StageDescription(
+            operator.stage,
+            operator.op,
+            model=None if model is None else model.name,
+            revision=None if model is None else model.revision,
+            on_gpu=shared is not None and shared.stage.on_gpu,
+            no_gpu="" if shared is None else shared.stage.no_gpu,
+        )
 
     def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         """One result a clip, in order. Clips of one video should be adjacent: it is fetched once.

@@ -73,6 +73,10 @@ class HostedStage(Stage):
     def on_gpu(self) -> bool:
         return self._stage.on_gpu
 
+    @property
+    def no_gpu(self) -> str:
+        return self._stage.no_gpu
+
     def inputs(self) -> tuple[str, ...]:
         request = self.frames()
         return self._files if request is None else (request.column, *self._files)

@@ -47,13 +47,6 @@ def find(recipe: Recipe, kind: type[_Kind]) -> _Kind | None:
     return next((o for o in recipe.operators if isinstance(o, kind)), None)
 
 
-def gpus_wanted(recipe: Recipe) -> float:
-    """GPUs that a worker of the recipe has use for: one for models by torch, or what a stage of
-    the user's own declares."""
-    custom = [stage.resources.gpus for stage in custom_stages(recipe).values()]
-    return max([1.0 if any(o.checkpoint is not None for o in recipe.operators) else 0.0, *custom])
-
-
 def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
     """The stages of a recipe by operator, not yet set up.
 

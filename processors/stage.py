@@ -139,6 +139,11 @@ class Stage(ABC):
         """Whether it computes on a GPU, known after `setup`: its time is GPU time then."""
         return False
 
+    @property
+    def no_gpu(self) -> str:
+        """Why it found no GPU, known after `setup`; empty if it has one or no use for one."""
+        return ""
+
     @abstractmethod
     def process(self, batch: Sequence[Sample]) -> Sequence[Outcome]:
         """The outputs of each sample, in order. Any exception means that none was processed.

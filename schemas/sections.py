@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -59,8 +59,10 @@ class FlinkSettings(_Section):
     """Its port."""
     parallelism: Annotated[int, Field(ge=1)] = 2
     """Tasks of one operator that run side by side."""
+    task_managers: Annotated[int, Field(ge=1)] = 1
+    """TaskManagers that ``up`` starts; the tasks are spread evenly over them."""
     task_slots: Annotated[int, Field(ge=1)] = 6
-    """Slots of the TaskManager that ``up`` starts; both jobs share them."""
+    """Slots of one of them; both jobs share the slots of all."""
     checkpoint_interval_s: Seconds = 3.0
     """Rows appear in the lake with a checkpoint: about how late they are at most."""
     checkpoint_dir: str = ""
@@ -101,7 +103,8 @@ class FetchSettings(_Section):
     attempts: Annotated[int, Field(ge=1)] = 3
     """Attempts at one object, with growing pauses."""
     scratch_dir: str = ""
-    """Folder for fetched bytes; by default under ``local.state_dir``."""
+    """Folder for fetched bytes; by default under ``local.state_dir``. On a node of a Ray cluster
+    that has this as a variable, that one holds there."""
 
 
 class DecodeSettings(_Section):
@@ -124,8 +127,14 @@ class PoolSettings(_Section):
 
     ray_address: str = ""
     """``host:port`` of a Ray cluster; empty: the one that ``up`` starts."""
-    actors: Annotated[int, Field(ge=1)] = 1
-    """Ray actors, each with its own models and decoder."""
+    min_actors: Annotated[int, Field(ge=1)] = 1
+    """Ray actors that there always are, each with its own models and decoders."""
+    max_actors: Annotated[int, Field(ge=1)] | None = None
+    """Most actors while clips wait for one; null: as many as min_actors."""
+    grow_after_s: Seconds = 5.0
+    """Actors are doubled once clips have waited so long for a free one."""
+    shrink_after_s: Seconds = 120.0
+    """One actor is given up once the others would have sufficed for so long."""
     cpus_per_actor: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that Ray reserves for one."""
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
@@ -153,9 +162,32 @@ class PoolSettings(_Section):
     drain_timeout_s: Seconds = 30.0
     """Time that what is in flight gets when the driver is told to stop."""
     datajuicer_python: str = ""
-    """Interpreter of DataJuicer's environment on the workers (``make setup-datajuicer``)."""
+    """Interpreter of DataJuicer's environment on the workers (``make setup-datajuicer``). On a
+    node of a Ray cluster that has this as a variable, that one holds there."""
     operator_timeout_s: Seconds = 120.0
     """Time that an operator of DataJuicer may take for one clip before its process is ended."""
+
+    @field_validator("cpus_per_actor", "gpus_per_actor")
+    @classmethod
+    def _can_be_reserved(cls, value: float | None) -> float | None:
+        # Ray's rule, which it tells only when an actor is made.
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("above 1, Ray reserves whole ones alone")
+        return value
+
+    @property
+    def actor_limit(self) -> int:
+        """The most actors that there may be."""
+        return self.max_actors or self.min_actors
+
+    @model_validator(mode="after")
+    def _has_room(self) -> PoolSettings:
+        if self.actor_limit < self.min_actors:
+            raise ValueError(
+                f"max_actors is {self.max_actors}, and min_actors is {self.min_actors}: "
+                "the most cannot be fewer than the least"
+            )
+        return self
 
 
 class MetricsSettings(_Section):
@@ -171,7 +203,8 @@ class ModelSettings(_Section):
     """Where model files are; Hugging Face's own variables are honoured beside it."""
 
     dir: str = ""
-    """Folder of model files; by default ``.cache/models`` of the checkout (``make setup``)."""
+    """Folder of model files; by default ``.cache/models`` of the checkout (``make setup``). On a
+    node of a Ray cluster that has this as a variable, that one holds there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models of a hub compute; ``auto``: on a GPU where the process sees one."""
     frames_per_batch: Annotated[int, Field(ge=1)] = 64

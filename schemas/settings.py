@@ -171,6 +171,21 @@ _PATHS = {
 """Settings that are paths on this machine; empty ones stand for their default."""
 
 
+_OF_A_NODE = (("fetch", "scratch_dir"), ("models", "dir"), ("pool", "datajuicer_python"))
+"""Places that may differ between the machines of a cluster. What decides over rows, or what may
+be read, is the driver's alone."""
+
+
+def on_this_node(settings: Settings) -> Settings:
+    """A driver's settings with the places that this machine's own ``CLIPLAKE__`` variables name."""
+    for section, key in _OF_A_NODE:
+        place = os.environ.get(f"{ENV_PREFIX}{section}__{key}".upper())
+        if place:
+            values = getattr(settings, section).model_copy(update={key: str(_absolute(place))})
+            settings = settings.model_copy(update={section: values})
+    return settings
+
+
 def _absolute(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     if isinstance(value, tuple):
         return tuple(str(Path(item).expanduser().absolute()) for item in value)

@@ -53,7 +53,7 @@ def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of one Ray for all tests of the pool alone, as the driver itself starts one."""
-    own = Settings(pool={"actors": 2})
+    own = Settings(pool={"min_actors": 2})
     prepare_environment(own)
     with ray_session(own):
         import ray
@@ -63,13 +63,15 @@ def ray_address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Broker, Flink with both jobs, Ray and the pool, started once for all tests that ask for it.
+    """Broker, Flink with two TaskManagers and both jobs, Ray and the pool, started once for all
+    tests that ask for it.
 
     Nothing watches it between calls: a test that waits for rows, or kills a part, does so by
     ``stack.watch(until=…)``.
     """
     folder = tmp_path_factory.mktemp("stack")
-    with Stack(local_settings(folder)) as running:
+    flink = {"task_managers": 2, "task_slots": 3}
+    with Stack(local_settings(folder, flink=flink)) as running:
         yield running
     left = find(StateFolder(running.settings.state_dir).mark())
     assert left == [], f"left behind: {left}"

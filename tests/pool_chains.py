@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+
+from processors.chain import StageDescription
 from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.results import ClipResult, failed, passed
 from schemas.reasons import MediaReason
@@ -35,6 +38,9 @@ class Scripted:
 
     def close(self) -> None:
         pass
+
+    def describe(self) -> list[StageDescription]:
+        return []
 
     def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         self._log(clips)
@@ -74,6 +80,21 @@ class DoNothing(Scripted):
 
     def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         return [passed(clip, self._recipe, {}) for clip in clips]
+
+
+class OnNodes(Scripted):
+    """Slow; leaves a line in ``<scratch folder>/nodes`` of the node where each call ran."""
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        super().__init__(recipe, settings)
+        self._scratch_dir = settings.scratch_dir
+
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        self._scratch_dir.mkdir(parents=True, exist_ok=True)
+        with (self._scratch_dir / "nodes").open("a") as file:
+            file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+        time.sleep(0.2)
+        return super().run(clips)
 
 
 class Together(Scripted):

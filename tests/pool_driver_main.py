@@ -1,6 +1,6 @@
 """A driver in a process of its own that kills itself with -9 at a named point.
 
-``python -m tests.pool_driver_main SETTINGS_JSON RECIPE_JSON [POINT NTH]``
+``python -m tests.pool_driver_main SETTINGS_JSON RECIPE_JSON CHAIN [POINT NTH]``
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def main() -> None:
     settings = load_settings_json(sys.argv[1])
     recipe = parse_recipe(Path(sys.argv[2]).read_text(), where="test", default_name="test")
     prepare_environment(settings)
-    if len(sys.argv) > 3:
-        kill_at(sys.argv[3], int(sys.argv[4]))
-    Driver(settings, recipe, chain="tests.pool_chains:Scripted").run()
+    if len(sys.argv) > 4:
+        kill_at(sys.argv[4], int(sys.argv[5]))
+    Driver(settings, recipe, chain=sys.argv[3]).run()
 
 
 if __name__ == "__main__":

@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +22,11 @@ from processors.pool.position import load_stored
 from processors.pool.source import first_position
 from processors.pool.status_file import status_path
 from processors.results import passed
-from schemas.recipe import dump_recipe
-from schemas.settings import CHECKOUT, Settings, dump_settings
+from schemas.settings import Settings
 from tests import pool_lake
+from tests.conftest import wait_until
 from tests.pool_driver_main import POINTS
+from tests.pool_process import Process
 
 SCRIPTED = "tests.pool_chains:Scripted"
 
@@ -61,41 +58,6 @@ def enriched(lake: Lake) -> dict[str, dict[str, Any]]:
 def calls(settings: Settings) -> list[list[str]]:
     """Clips of each call that the chain got."""
     return [line.split() for line in (settings.state_dir / "calls").read_text().splitlines()]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.05)
-
-
-class Process:
-    """A driver in a process of its own."""
-
-    def __init__(self, settings: Settings, *kill: str) -> None:
-        folder = settings.state_dir
-        (folder / "settings.json").write_text(dump_settings(settings))
-        (folder / "recipe.json").write_text(dump_recipe(pool_lake.recipe()))
-        self.log = folder / "driver.log"
-        command = [sys.executable, "-m", "tests.pool_driver_main"]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [*command, str(folder / "settings.json"), str(folder / "recipe.json"), *kill],
-                cwd=CHECKOUT,
-                stdout=log,
-                stderr=log,
-            )
-
-    def wait(self) -> int:
-        try:
-            return self.process.wait(timeout=90)
-        finally:
-            self.kill()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def test_clips_of_many_snapshots_end_exactly_once(settings: Settings, lake: Lake) -> None:
@@ -233,7 +195,7 @@ def test_an_outage_blames_nobody_and_work_goes_on_after_it(settings: Settings, l
     outage.touch()
     worker = threading.Thread(target=run, args=(settings,))
     worker.start()
-    wait_for(lambda: calls_exist(settings) and len(calls(settings)) >= 2, "a second try")
+    wait_until(lambda: calls_exist(settings) and len(calls(settings)) >= 2, 90)
     outage.unlink()
     worker.join(timeout=90)
     assert {row["status"] for row in enriched(lake).values()} == {"kept"}
@@ -279,7 +241,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(
     pool_lake.append_clips(lake, rows)
     driver = Process(settings)
     try:
-        wait_for(lambda: calls_exist(settings), "a call")
+        wait_until(lambda: calls_exist(settings), 90)
         driver.process.send_signal(signal.SIGTERM)
         code = driver.wait()
     finally:
@@ -386,7 +348,7 @@ def test_metrics_are_served_while_the_driver_runs(settings: Settings, lake: Lake
     worker = threading.Thread(target=driver.run)
     worker.start()
     try:
-        wait_for(lambda: 'cliplake_clips_total{status="kept"} 1.0' in page(port), "the count")
+        wait_until(lambda: 'cliplake_clips_total{status="kept"} 1.0' in page(port), 90)
         assert "cliplake_commit_seconds_bucket" in page(port)
     finally:
         driver.stop()

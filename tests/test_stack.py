@@ -83,10 +83,19 @@ def test_the_web_page_shows_both_jobs_running(stack: Stack) -> None:
     assert sorted(running) == sorted(flink_name(stack.settings, job) for job in JOBS)
 
 
+def test_tasks_run_on_both_taskmanagers(stack: Stack) -> None:
+    watch_until(stack, lambda: both_jobs_run(stack))
+    found = ask_rest(stack.settings, "/taskmanagers")["taskmanagers"]
+    assert sorted(manager["id"] for manager in found) == ["taskmanager", "taskmanager-2"]
+    # Four slots are taken, two by each job; neither has them all.
+    assert all(manager["freeSlots"] < manager["slotsNumber"] for manager in found)
+
+
 def test_a_second_stack_on_the_same_folder_is_refused(stack: Stack) -> None:
     with pytest.raises(StackError, match=f"pid {os.getpid()}"):
         Stack(stack.settings).start()
-    assert set(stack.pids()) == {"broker", "jobmanager", "taskmanager", "ray", "pool"}
+    flink = {"jobmanager", "taskmanager", "taskmanager-2"}
+    assert set(stack.pids()) == {"broker", *flink, "ray", "pool"}
 
 
 def test_others_find_the_ports_of_a_running_stack(stack: Stack) -> None:

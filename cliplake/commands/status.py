@@ -151,7 +151,7 @@ def _print(found: _Found) -> None:
         out.print(
             f"pool      snapshot {pool.snapshot} of {pool.latest_snapshot}, "
             f"{pool.snapshots_behind} behind; {pool.in_flight:,} clips in flight, "
-            f"{pool.clips_per_second:.1f} clips/s{paused}"
+            f"{pool.clips_per_second:.1f} clips/s by {pool.actors} actors{paused}"
         )
     styles = {"balanced": "green", "in progress": "yellow", "broken": "bold red"}
     balance = accounts.balance.value

@@ -1,7 +1,8 @@
-"""A standalone Flink cluster, a JobManager and a TaskManager, from the pip package's own files."""
+"""A standalone Flink cluster, a JobManager and its TaskManagers, from the pip package's files."""
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -50,7 +51,7 @@ TASKMANAGER_MEMORY = {
     "jvm-overhead.min": "192m",
     "jvm-overhead.max": "192m",
 }
-"""About 2 GB in all; a TaskManager refuses to start unless each of them is given."""
+"""About 2 GB in all for one; a TaskManager refuses to start unless each of them is given."""
 
 LOGGING = """\
 rootLogger.level = ${env:ROOT_LOG_LEVEL:-INFO}
@@ -71,7 +72,7 @@ logger.netty.level = OFF
 
 
 def flink_parts(settings: Settings) -> list[Part]:
-    """JobManager and TaskManager; the TaskManager is ready when its slots are registered.
+    """JobManager and TaskManagers; a TaskManager is ready when its slots are registered.
 
     They are started as Flink's own scripts do it, without the two JVMs that those run before.
     """
@@ -79,7 +80,9 @@ def flink_parts(settings: Settings) -> list[Part]:
     package = package_dir(settings.flink_python)
     options = _java_options(package)
 
-    def part(name: str, jvm: tuple[str, ...], main: str, ready: Callable[[], bool]) -> Part:
+    def part(
+        name: str, jvm: tuple[str, ...], main: str, ready: Callable[[], bool], *more: str
+    ) -> Part:
         log = settings.state_dir / "logs" / f"{name}.log"
         logging = (
             f"-Dlog4j2.configurationFile={home / 'conf' / 'log4j.properties'}",
@@ -88,7 +91,7 @@ def flink_parts(settings: Settings) -> list[Part]:
         classpath = ["-cp", f"{home / 'lib'}/*", main, "--configDir", str(home / "conf")]
         return Part(
             name=name,
-            command=[java(), *jvm, *options, *logging, *classpath],
+            command=[java(), *jvm, *options, *logging, *classpath, *more],
             environment=_environment(package, home),
             log=log,
             cwd=home,
@@ -97,18 +100,30 @@ def flink_parts(settings: Settings) -> list[Part]:
             stop_grace_s=8.0,
         )
 
-    def slots_are_there() -> bool:
+    def slots_are_there(name: str) -> bool:
         # The JobManager counts a dead TaskManager's slots for a while: ask the new one too.
         registered = "Successful registration at resource manager" in last_lines(
-            settings.state_dir / "logs" / f"{TASKMANAGER}.log", 100_000, at_most=2**20
+            settings.state_dir / "logs" / f"{name}.log", 100_000, at_most=2**20
         )
         overview = ask_rest(settings, "/overview") if registered else None
         return bool(overview and overview.get("slots-total", 0) >= settings.flink.task_slots)
 
+    def taskmanager(name: str) -> Part:
+        # One name for all its lives: the JobManager drops the slots of the dead one at once.
+        named = f"-Dtaskmanager.resource-id={name}"
+        ready = functools.partial(slots_are_there, name)
+        return part(name, TASKMANAGER_JVM, TASKMANAGER_MAIN, ready, named)
+
     return [
         part(JOBMANAGER, JOBMANAGER_JVM, JOBMANAGER_MAIN, lambda: is_serving(settings)),
-        part(TASKMANAGER, TASKMANAGER_JVM, TASKMANAGER_MAIN, slots_are_there),
+        *(taskmanager(name) for name in taskmanagers(settings)),
     ]
+
+
+def taskmanagers(settings: Settings) -> list[str]:
+    """Names of the TaskManagers' parts."""
+    further = range(2, settings.flink.task_managers + 1)
+    return [TASKMANAGER, *(f"{TASKMANAGER}-{number}" for number in further)]
 
 
 def is_serving(settings: Settings) -> bool:
@@ -177,8 +192,8 @@ def cluster_options(settings: Settings, home: Path) -> dict[str, Any]:
         "jobmanager.memory.process.size": "1024m",
         "taskmanager.host": ports.HOST,
         "taskmanager.bind-host": ports.HOST,
-        # One name for all its lives: the JobManager drops the slots of the dead one at once.
-        "taskmanager.resource-id": TASKMANAGER,
+        # Otherwise the first one's slots are filled before another's are used.
+        "taskmanager.load-balance.mode": "SLOTS",
         "taskmanager.numberOfTaskSlots": settings.flink.task_slots,
         **{f"taskmanager.memory.{key}": size for key, size in TASKMANAGER_MEMORY.items()},
         "taskmanager.cpu.cores": float(settings.flink.task_slots),

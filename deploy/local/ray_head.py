@@ -44,7 +44,7 @@ def ray_head(settings: Settings, stack_id: str, spare_ports: tuple[int, int, int
             *("--dashboard-agent-listen-port", "0"),
             *("--include-dashboard", str(settings.local.ray_dashboard).lower()),
             *("--include-log-monitor", "false"),
-            *("--num-cpus", str(_cpus(settings)), "--num-gpus", "0"),
+            *("--num-cpus", str(_cpus(settings))),
             *("--object-store-memory", str(OBJECT_STORE_BYTES)),
             *("--temp-dir", str(temporary), "--disable-usage-stats"),
             *("--log-style", "record", "--log-color", "false"),
@@ -87,7 +87,7 @@ def remove_temporary(settings: Settings, stack_id: str) -> None:
 
 def _cpus(settings: Settings) -> int:
     # An actor that asks for more than there is would wait for ever, without an error.
-    wanted = math.ceil(settings.pool.actors * settings.pool.cpus_per_actor)
+    wanted = math.ceil(settings.pool.actor_limit * settings.pool.cpus_per_actor)
     return max(os.cpu_count() or 1, wanted)
 
 

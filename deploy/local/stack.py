@@ -19,7 +19,7 @@ from typing import Self
 from deploy.local import flink_cluster, ray_head
 from deploy.local.broker import broker
 from deploy.local.errors import StackError
-from deploy.local.flink_cluster import JOBMANAGER, TASKMANAGER, flink_parts
+from deploy.local.flink_cluster import JOBMANAGER, flink_parts, taskmanagers
 from deploy.local.jobs import JobKeeper
 from deploy.local.marked import Mark, sweep
 from deploy.local.parts import Part
@@ -151,7 +151,7 @@ class Stack:
                     return
                 ask_at = time.monotonic() + 0.5
             supervisor.tick()
-            if supervisor.is_ready("broker", JOBMANAGER, TASKMANAGER):
+            if supervisor.is_ready("broker", JOBMANAGER, *taskmanagers(self.settings)):
                 jobs.tick()
             time.sleep(ROUND_S)
 

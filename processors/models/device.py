@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
-from processors.errors import DependencyFault, StageStartError
+from processors.errors import DependencyFault, StageStartError, in_one_line
 from schemas.sections import ModelSettings
 
 Item = TypeVar("Item")
@@ -24,6 +25,8 @@ class Device:
 
     device: torch.device
     dtype: torch.dtype
+    no_gpu: str = ""
+    """Why it is no GPU."""
 
     @property
     def is_gpu(self) -> bool:
@@ -36,17 +39,32 @@ def pick_device(settings: ModelSettings, cpus: float, *, stage: str) -> Device:
     bfloat16 on a GPU and float32 on a CPU, where bfloat16 is slower and no parity is left.
     ``cpus`` is how many cores this process may use. `StageStartError` if there is no such device.
     """
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    elif name == "cuda" and not torch.cuda.is_available():
+    no_gpu = "models.device is cpu" if settings.device == "cpu" else _why_no_gpu()
+    if not no_gpu:
+        return Device(torch.device("cuda"), torch.bfloat16)
+    if settings.device == "cuda":
         raise StageStartError(
-            f"stage {stage}: models.device is cuda, and torch {torch.__version__} sees no GPU "
-            "here; see pool.gpus_per_actor, or set models.device to auto"
+            f"stage {stage}: models.device is cuda, and there is no GPU here: {no_gpu}; see "
+            "pool.gpus_per_actor, or set models.device to auto"
         )
-    if name == "cpu":
-        torch.set_num_threads(max(1, int(cpus)))
-    return Device(torch.device(name), torch.bfloat16 if name == "cuda" else torch.float32)
+    torch.set_num_threads(max(1, int(cpus)))
+    return Device(torch.device("cpu"), torch.float32, no_gpu)
+
+
+def _why_no_gpu() -> str:
+    """What keeps torch from a GPU; empty if nothing does."""
+    if torch.cuda.is_available():
+        return ""
+    torch_is = f"torch {torch.__version__}"
+    if torch.version.cuda is None:
+        return f"{torch_is} is built without CUDA"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return "none is reserved for this process (CUDA_VISIBLE_DEVICES is empty)"
+    try:
+        torch.cuda.init()
+    except Exception as error:  # whatever the driver says
+        return f"{torch_is} finds none: {in_one_line(error)}"
+    return f"{torch_is} finds none"
 
 
 class FittingBatches:

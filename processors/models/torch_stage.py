@@ -62,6 +62,10 @@ class TorchStage(Stage):
     def on_gpu(self) -> bool:
         return self._device is not None and self._device.is_gpu
 
+    @property
+    def no_gpu(self) -> str:
+        return "" if self._device is None else self._device.no_gpu
+
     def setup(self) -> None:
         checkpoint = resolve(self._checkpoint, stage=self.name)
         cpus = self._settings.pool.cpus_per_actor

@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -25,8 +25,11 @@ from processors.errors import DependencyFault, StageStartError
 from processors.pool.lake import Lake
 from processors.results import ClipResult
 from schemas.recipe import read_dumped
-from schemas.settings import parse_settings_json
+from schemas.settings import on_this_node, parse_settings_json
 from schemas.tables import CLIP_FRAMES
+
+if TYPE_CHECKING:
+    from processors.chain import StageDescription
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class StartReport:
 
     node_id: str
     pid: int
+    stages: tuple[StageDescription, ...] = ()
     error: str | None = None
 
 
@@ -63,7 +67,7 @@ class EnrichActor:
     def __init__(self, chain: str, recipe: str, settings: str) -> None:
         self._chain_name = chain
         self._recipe = read_dumped(recipe)
-        self._settings = parse_settings_json(settings, where="the driver's settings")
+        self._settings = on_this_node(parse_settings_json(settings, where="the driver's settings"))
         self._lake = Lake(self._settings)
         self._chain: Any = None
         self._starting = threading.Lock()
@@ -73,7 +77,9 @@ class EnrichActor:
         """Load every model, once; answers after a restart of the actor as well."""
         node_id, pid = ray.get_runtime_context().get_node_id(), os.getpid()
         with self._starting:
-            return StartReport(node_id, pid, None if self._chain else self._set_up())
+            error = None if self._chain else self._set_up()
+            stages = tuple(self._chain.describe()) if self._chain else ()
+            return StartReport(node_id, pid, stages, error)
 
     def _set_up(self) -> str | None:
         """Make the chain; what a person should read if that fails."""

@@ -57,7 +57,7 @@ def ray_session(settings: Settings) -> Iterator[None]:
         else:
             ray.init(
                 address="local",
-                num_cpus=max(1, math.ceil(pool.actors * pool.cpus_per_actor)),
+                num_cpus=max(1, math.ceil(pool.actor_limit * pool.cpus_per_actor)),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=logging.WARNING,

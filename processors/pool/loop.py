@@ -24,6 +24,7 @@ from processors.pool.metrics import PoolMetrics
 from processors.pool.position import EPOCH_BITS, Position
 from processors.pool.progress import Progress
 from processors.pool.reporter import Reporter
+from processors.pool.scaling import Scaler
 from processors.pool.source import Chunk, ClipSource
 from processors.pool.workers import Workers
 from processors.results import duration_rejected
@@ -62,6 +63,9 @@ class Run:
         self._source = ClipSource(lake, start)
         self._progress = Progress(start)
         self._backlog = Backlog()
+        self._workers = workers
+        self._scaler = Scaler(self._pool, time.monotonic())
+        self._asked_for = len(workers)
         self._dispatcher = Dispatcher(workers, recipe, settings)
         self._committer = Committer(lake, start.epoch)
         self._reporter = Reporter(settings, metrics)
@@ -86,6 +90,7 @@ class Run:
                 self._dispatch()
                 self._collect(self._wait_s(more))
                 self._commit_if_due()
+                self._scale()
                 if until_idle and not more and self._idle():
                     break
             self._drain()
@@ -170,6 +175,24 @@ class Run:
                 ]
             )
 
+    def _scale(self) -> None:
+        """Start or give up actors as the clips that wait demand."""
+        now, actors = time.monotonic(), len(self._workers)
+        if actors < self._asked_for:
+            self._scaler.refused(now)
+        paused = self._dispatcher.paused
+        self._asked_for = self._scaler.wanted(
+            now,
+            actors=actors,
+            starting=len(self._workers.starting_refs()),
+            # While something that the actors need is out, more of them would only wait as well.
+            waiting=0 if paused else self._backlog.rows,
+            working=self._dispatcher.in_flight,
+        )
+        if self._asked_for != actors:
+            logger.info("going from %d actors to %d", actors, self._asked_for)
+            self._workers.resize(self._asked_for)
+
     def _collect(self, wait_s: float) -> None:
         finished: Finished = self._dispatcher.poll(wait_s)
         for messages in finished.frames:
@@ -183,6 +206,7 @@ class Run:
             snapshot=self._committed.snapshot,
             in_flight=self._backlog.rows + self._dispatcher.in_flight + self._committer.pending,
             paused=self._dispatcher.paused,
+            actors=len(self._workers),
             latest=self._source.latest_snapshot,
             last=last,
         )

@@ -37,6 +37,11 @@ class PoolMetrics:
         self.in_flight = Gauge(
             "cliplake_clips_in_flight", "Clips read and not yet committed", registry=self.registry
         )
+        self.actors = Gauge(
+            "cliplake_pool_actors",
+            "Actors of the pool, those that start included",
+            registry=self.registry,
+        )
         self.commit_seconds = Histogram(
             "cliplake_commit_seconds",
             "Time of one commit over the pool's three tables",

@@ -28,7 +28,7 @@ class Reporter:
     def __init__(self, settings: Settings, metrics: PoolMetrics) -> None:
         self._path = status_path(settings)
         self._metrics = metrics
-        self._status = PoolStatus(actors=settings.pool.actors)
+        self._status = PoolStatus()
         self._counts = dict.fromkeys(ClipStatus, 0)
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._next_status = 0.0
@@ -55,6 +55,7 @@ class Reporter:
         snapshot: int,
         in_flight: int,
         paused: bool,
+        actors: int,
         latest: Callable[[], int],
         last: bool = False,
     ) -> None:
@@ -64,10 +65,12 @@ class Reporter:
         """
         now = time.monotonic()
         self._metrics.in_flight.set(in_flight)
+        self._metrics.actors.set(actors)
         if now < self._next_status and not last:
             return
         self._next_status = now + STATUS_EVERY_S
         status, total = self._status, sum(self._counts.values())
+        status.actors = actors
         status.snapshot, status.in_flight, status.paused = snapshot, in_flight, paused
         with suppress(Exception):
             # While the lake cannot be asked, the last answer stands; work itself will complain.
