@@ -35,6 +35,7 @@ from ingest.elements import (
     unpadded,
 )
 from processors.errors import MediaError
+from processors.failpoints import passing
 from processors.fetch import Fetcher, LocalMedia
 from processors.fetch_problem import redact
 from processors.media.probe import VideoInfo, probe
@@ -112,6 +113,7 @@ class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
         except MediaError as error:
             yield padded(failed(video, error, stage="fetch", attempts=_attempts(retrying)))
             return
+        passing("probe.done")
         segments = plan_segments(info, self._decode.segment_s)
         for task in segment_tasks(video, info, segments, sha256):
             yield padded(task)
@@ -149,6 +151,7 @@ class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
             count, attempts = value.segment.count, _attempts(retrying)
             yield failed(value.video, error, stage="split", count=count, attempts=attempts)
             return
+        passing("split.segment_scored")
         yield ScoredSegment(unpadded(value), scores)
 
     def _score(self, media: LocalMedia, task: SegmentTask) -> SegmentScores:
@@ -185,6 +188,7 @@ class MergeSegments(KeyedProcessFunction):  # type: ignore[misc]
                 return
             self._parts.clear()
         result = self._result(parts)
+        passing("split.merged")
         if isinstance(result, FailedPart):
             yield FAILED_TAG, Row(*_values(FAILED_VIDEOS, _failed_row(result)))
             return

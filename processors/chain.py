@@ -24,6 +24,7 @@ from processors.clip_pass import STAGE as DECODE
 from processors.clip_reader import ClipSpan
 from processors.clip_work import ClipWork
 from processors.errors import DependencyFault, MediaError
+from processors.failpoints import passing
 from processors.fetch import Fetcher
 from processors.gates import gate_of
 from processors.media.sandbox import Sandbox
@@ -225,6 +226,7 @@ class EnrichmentChain:
                     outcomes = decoder.decode(
                         str(media.path), [ClipSpan.of_row(work.clip) for work in works]
                     )
+                passing("decode.done")
                 if self._files is not None:
                     for work in works:
                         work.media = str(media.path)

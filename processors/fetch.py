@@ -30,6 +30,7 @@ from tenacity import (
 )
 
 from processors.errors import MediaError
+from processors.failpoints import passing
 from processors.fetch_http import HttpReader
 from processors.fetch_problem import Deadline, FetchProblem, redact
 from processors.fetch_s3 import S3Reader
@@ -98,6 +99,7 @@ class Fetcher:
                     f"they hashed to {expected_sha256}",
                     stage="fetch",
                 )
+            passing("fetch.done")
             yield media
 
     def _open(self, uri: str, cleanup: contextlib.ExitStack) -> LocalMedia:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from processors.failpoints import VARIABLE
 from schemas.recipe import Recipe, dump_recipe
 from schemas.settings import CHECKOUT, Settings, dump_settings
 from tests import pool_lake
@@ -17,11 +19,12 @@ class Process:
     def __init__(
         self,
         settings: Settings,
-        *kill: str,
+        *,
         chain: str = "tests.pool_chains:Scripted",
         recipe: Recipe | None = None,
+        failpoints: Path | None = None,
     ) -> None:
-        """``kill``: the point at which it kills itself, and the how many-th time there."""
+        """``failpoints``: the folder in which they are armed (`processors.failpoints`)."""
         folder = settings.state_dir
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "settings.json").write_text(dump_settings(settings))
@@ -30,8 +33,9 @@ class Process:
         files = (str(folder / "settings.json"), str(folder / "recipe.json"))
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.pool_driver_main", *files, chain, *kill],
+                [sys.executable, "-m", "tests.pool_driver_main", *files, chain],
                 cwd=CHECKOUT,
+                env={**os.environ, VARIABLE: str(failpoints or "")},
                 stdout=log,
                 stderr=log,
             )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from processors.errors import StageStartError
+from processors.failpoints import arm, hits
 from processors.pool.commits import Committer
 from processors.pool.driver import Driver
 from processors.pool.errors import AlreadyRunning, OtherSplit, PoolUnavailable, SourceLost
@@ -25,7 +26,6 @@ from processors.results import passed
 from schemas.settings import Settings
 from tests import pool_lake
 from tests.conftest import wait_until
-from tests.pool_driver_main import POINTS
 from tests.pool_process import Process
 
 SCRIPTED = "tests.pool_chains:Scripted"
@@ -207,19 +207,37 @@ def calls_exist(settings: Settings) -> bool:
     return (settings.state_dir / "calls").exists()
 
 
-def test_killed_at_every_point_nothing_is_lost_or_doubled(settings: Settings, lake: Lake) -> None:
-    number = 0
-    for point in POINTS:
+KILLS = [
+    # The first commit of a driver claims its epoch: the second one has rows.
+    ("commit.after_enriched", 1),
+    ("plan.read", 1),
+    ("batch.submitted", 1),
+    ("rows.before_prepare", 1),
+    ("rows.after_prepare", 2),
+    ("commit.begun", 2),
+    ("commit.after_frames", 2),
+    ("commit.after_failures", 2),
+    ("commit.after_enriched", 2),
+    ("consumer.half_written", 2),
+]
+"""Points of the driver, and at which passage it is killed."""
+
+
+def test_killed_at_every_point_nothing_is_lost_or_doubled(
+    settings: Settings, lake: Lake, tmp_path: Path
+) -> None:
+    number, points = 0, tmp_path / "failpoints"
+    points.mkdir()
+    for point, nth in KILLS:
         for _ in range(2):
             batch = [pool_lake.clip(n) for n in range(number, number + 8)]
             batch[3] |= {"uri": "file:///not-found.mp4"}
             pool_lake.append_clips(lake, batch)
             number += 8
-        # The first commit of a driver claims its epoch: the second one has rows.
-        first = point in ("epoch claimed", "batch submitted", "after frames")
-        nth = "1" if first or point == "after failures" else "2"
-        code = Process(settings, point, nth).wait()
+        arm(points, point, nth=nth)
+        code = Process(settings, failpoints=points).wait()
         assert code == -signal.SIGKILL, (point, (settings.state_dir / "driver.log").read_text())
+        assert hits(points, point) > 0
     run(settings)
     rows = enriched(lake)
     assert set(rows) == {pool_lake.clip_id(n) for n in range(number)}
@@ -231,7 +249,7 @@ def test_killed_at_every_point_nothing_is_lost_or_doubled(settings: Settings, la
     }
     kept = {(r["clip_id"], r["enrich_seq"]) for r in rows.values() if r["kept"]}
     assert kept <= shown
-    assert load_stored(lake).epoch == len(POINTS) + 1
+    assert load_stored(lake).epoch == len(KILLS) + 1
 
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(

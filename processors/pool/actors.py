@@ -22,6 +22,7 @@ import pyarrow as pa
 import ray
 
 from processors.errors import DependencyFault, StageStartError
+from processors.failpoints import passing
 from processors.pool.lake import Lake
 from processors.results import ClipResult
 from schemas.recipe import read_dumped
@@ -135,7 +136,10 @@ class EnrichActor:
         writer = self._lake.table(CLIP_FRAMES.name).new_batch_write_builder().new_write()
         try:
             writer.write_arrow(data)
-            return pickle.dumps(writer.prepare_commit())
+            passing("frames.before_prepare")
+            messages = pickle.dumps(writer.prepare_commit())
+            passing("frames.after_prepare")
+            return messages
         finally:
             writer.close()
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential
 
+from processors.failpoints import passing
 from processors.pool.errors import CommitFailed
 from processors.pool.lake import Lake
 from processors.pool.position import TARGET, Position
@@ -62,11 +63,15 @@ class Committer:
         `CommitFailed` after `ATTEMPTS` tries. Each try writes with a fresh writer.
         """
         self._identifier += 1
+        passing("commit.begun")
         if self._frames:
             self.commit_frames()
+        passing("commit.after_frames")
         if self._failed:
             self.commit_failed()
+        passing("commit.after_failures")
         self.commit_enriched(position)
+        passing("commit.after_enriched")
         self._frames, self._failed, self._enriched = [], [], []
 
     def commit_frames(self) -> None:
@@ -91,7 +96,9 @@ class Committer:
         writer = builder.new_write()
         try:
             writer.write_arrow(data)
+            passing("rows.before_prepare")
             messages: Messages = writer.prepare_commit(self._identifier)
+            passing("rows.after_prepare")
             return messages
         finally:
             writer.close()

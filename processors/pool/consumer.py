@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pypaimon.consumer.consumer import Consumer
 
+from processors.failpoints import passing
 from processors.pool.lake import Lake
 from processors.pool.position import SOURCE
 
@@ -34,4 +35,5 @@ def hold_snapshots(lake: Lake, next_snapshot: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
     part.write_text(text, encoding="utf-8")
+    passing("consumer.half_written")
     part.replace(file)

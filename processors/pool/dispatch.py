@@ -17,6 +17,7 @@ from typing import Any
 import ray
 
 from processors.errors import MediaError
+from processors.failpoints import passing
 from processors.pool.actors import BatchOutcome
 from processors.pool.progress import Span
 from processors.pool.workers import Worker, Workers
@@ -159,6 +160,7 @@ class Dispatcher:
             [work.clip for work in works], [work.sequence for work in works]
         )
         worker.calls.append(Call(works, ref, self._allowance(works), alone))
+        passing("batch.submitted")
 
     def _allowance(self, works: Sequence[Work]) -> float:
         """Seconds after which a call hangs: fetching each video, then each clip, and slack.

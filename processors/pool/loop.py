@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from processors.failpoints import passing
 from processors.pool.backlog import Backlog
 from processors.pool.commits import Committer
 from processors.pool.consumer import hold_snapshots
@@ -120,6 +121,7 @@ class Run:
             self._next_read = time.monotonic() + self._pool.poll_interval_s
             return False
         self._admit(chunk)
+        passing("plan.read")
         return True
 
     def _admit(self, chunk: Chunk) -> None:
