@@ -1,0 +1,98 @@
+"""The ledger itself, and the short matrix of faults: whatever dies, nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.stack import Stack
+from tests.ledger.audit import audit
+from tests.ledger.chaos import FAILPOINT_ROUNDS, KILLS, Chaos, freeze_driver
+from tests.ledger.order import BROKEN_FILES, VIDEOS, new_order
+from tests.ledger.read import by_flink, by_pypaimon
+
+REFERENCES = 8
+"""A round; with its repeats and its poison some ten messages."""
+
+
+def test_an_order_is_the_same_for_the_same_seed_and_holds_all_kinds(tmp_path: Path) -> None:
+    order, again = new_order(3, 300, tmp_path), new_order(3, 300, tmp_path)
+    assert order == again
+    assert order.messages != new_order(4, 300, tmp_path).messages
+    assert set(order.contents.values()) == set(VIDEOS)
+    assert set(order.broken.values()) == {reason for _, reason in BROKEN_FILES.values()}
+    assert len(order.contents) + len(order.broken) == 300
+    rejected = sum(order.rejected.values())
+    assert len(order.messages) == 300 + order.repeats + rejected
+    assert order.repeats > 10 < rejected
+
+
+@pytest.fixture(scope="module")
+def chaos(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Chaos:
+    """Sent to and undisturbed so far; what comes later is compared with it."""
+    chaos = Chaos(stack, tmp_path_factory.mktemp("ledger"), random.randrange(100_000))
+    print(f"seed {chaos.seed}")
+    first = chaos.undisturbed(20)
+    assert first.verdict.clean, str(first.verdict)
+    assert {name for name, _ in chaos.reference} == set(VIDEOS)
+    return chaos
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("points", FAILPOINT_ROUNDS, ids=" + ".join)
+def test_killed_at_every_failpoint(chaos: Chaos, points: tuple[str, ...]) -> None:
+    done = chaos.failpoint(*points, references=REFERENCES)
+    assert done.verdict.clean, str(done.verdict)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("kill", KILLS)
+def test_killed_in_the_middle(chaos: Chaos, kill: str) -> None:
+    done = chaos.fault(kill, KILLS[kill], references=REFERENCES)
+    assert done.verdict.clean, str(done.verdict)
+
+
+@pytest.mark.e2e
+def test_a_frozen_driver_goes_on_and_a_second_one_is_refused(chaos: Chaos) -> None:
+    done = chaos.fault("freeze", freeze_driver(5), references=REFERENCES)
+    assert done.verdict.clean, str(done.verdict)
+
+
+@pytest.mark.e2e
+def test_flink_reads_the_same_and_the_ledger_sees_what_is_missing_or_doubled(
+    chaos: Chaos,
+) -> None:
+    ours = by_pypaimon(chaos.settings)
+    flinks = by_flink(chaos.settings, chaos.folder)
+    for tables in (ours, flinks):
+        verdict = audit(chaos.order, tables, chaos.reference)
+        assert verdict.clean, str(verdict)
+    for table in ("videos", "clips", "enriched_clips", "failed_videos", "clip_frames"):
+        key = lambda row: sorted((k, str(v)) for k, v in row.items())  # noqa: E731
+        assert sorted(map(key, flinks[table])) == sorted(map(key, ours[table]))
+    for table in ("videos", "repeats", "rejected_messages", "clips", "enriched_clips"):
+        assert audit(chaos.order, without_one(ours, table, chaos)).lost, table
+    for table in ("videos", "repeats", "rejected_messages", "failed_videos", "enriched_clips"):
+        assert audit(chaos.order, with_one_twice(ours, table, chaos)).doubled, table
+    changed: Any = copy.deepcopy(dict(ours))
+    row = next(r for r in changed["enriched_clips"] if is_ours(r, chaos) and r["motion_score"])
+    row["motion_score"] += 1e-6
+    assert audit(chaos.order, changed, chaos.reference).wrong
+
+
+def is_ours(row: Any, chaos: Chaos) -> bool:
+    return (row["kafka_partition"], row["kafka_offset"]) in chaos.order.offsets
+
+
+def without_one(tables: Any, name: str, chaos: Chaos) -> Any:
+    ours = next(row for row in tables[name] if is_ours(row, chaos))
+    return {**tables, name: [row for row in tables[name] if row is not ours]}
+
+
+def with_one_twice(tables: Any, name: str, chaos: Chaos) -> Any:
+    ours = next(row for row in tables[name] if is_ours(row, chaos))
+    return {**tables, name: [*tables[name], ours]}
