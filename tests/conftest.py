@@ -12,6 +12,7 @@ import pytest
 from deploy.local.marked import find
 from deploy.local.stack import Stack
 from deploy.local.state import StateFolder
+from processors.failpoints import VARIABLE
 from processors.pool.cluster import prepare_environment, ray_session
 from schemas.settings import CHECKOUT, Settings, load_settings
 
@@ -50,6 +51,19 @@ def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
     return load_settings(None, **values)
 
 
+def stack_settings(folder: Path) -> Settings:
+    """Settings of a stack of which parts are killed again and again: two TaskManagers."""
+    flink = {"task_managers": 2, "task_slots": 3}
+    return local_settings(folder, flink=flink, local={"max_restarts": 1000})
+
+
+def failpoint_folder(folder: Path) -> Path:
+    """Where failpoints are armed for the processes of a stack in ``folder``."""
+    points = folder / "failpoints"
+    points.mkdir()
+    return points
+
+
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of one Ray for all tests of the pool alone, as the driver itself starts one."""
@@ -70,8 +84,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ``stack.watch(until=…)``.
     """
     folder = tmp_path_factory.mktemp("stack")
-    flink = {"task_managers": 2, "task_slots": 3}
-    with Stack(local_settings(folder, flink=flink)) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(failpoint_folder(folder)))
+        with Stack(stack_settings(folder)) as running:
+            yield running
     left = find(StateFolder(running.settings.state_dir).mark())
     assert left == [], f"left behind: {left}"

@@ -35,7 +35,7 @@ from processors.failpoints import VARIABLE, arm, disarm, hits
 from processors.pool.errors import AlreadyRunning
 from schemas.problems import ConfigError
 from schemas.settings import Settings
-from tests.conftest import local_settings
+from tests.conftest import failpoint_folder, stack_settings
 from tests.ledger.audit import Reference, Verdict, audit, reference_of
 from tests.ledger.order import Order, new_order, write_files
 from tests.ledger.read import by_flink, by_pypaimon
@@ -332,9 +332,8 @@ def main() -> int:
     console.print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="cliplake-chaos-") as name:
         folder = Path(name)
-        (folder / "failpoints").mkdir()
-        os.environ[VARIABLE] = str(folder / "failpoints")
-        with Stack(local_settings(folder, flink={"task_managers": 2, "task_slots": 3})) as stack:
+        os.environ[VARIABLE] = str(failpoint_folder(folder))
+        with Stack(stack_settings(folder)) as stack:
             chaos = Chaos(stack, folder, arguments.seed)
             ok = _run(chaos, arguments, console)
             if arguments.json:
