@@ -70,6 +70,12 @@ class HostedStage(Stage):
         return getattr(self._stage, "judge", None) is not None
 
     @property
+    def judges_by(self) -> tuple[str, ...]:
+        """What its gate looks at beside its own outputs: its inputs without frames and files."""
+        pixels = (*self._files, self._request.column if self._request else None)
+        return tuple(column for column in self._stage.inputs() if column not in pixels)
+
+    @property
     def on_gpu(self) -> bool:
         return self._stage.on_gpu
 
@@ -155,8 +161,7 @@ class HostedStage(Stage):
 
     def _scores(self, sample: Mapping[str, Any]) -> Sample:
         """Its inputs without the frames and files."""
-        pixels = (*self._files, self._request.column if self._request else None)
-        return {c: _value(sample, c) for c in self._stage.inputs() if c not in pixels}
+        return {column: _value(sample, column) for column in self.judges_by}
 
     def _outcome(self, sample: Sample, result: Outcome) -> Outcome:
         if isinstance(result, MediaError):
