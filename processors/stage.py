@@ -77,8 +77,8 @@ class Stage(ABC):
     class; of the instance only where one class runs operators of many names."""
     resources: ClassVar[Resources] = Resources()
     batch_size: int = 1
-    """Items that it takes at once best: frames where the stage looks at frames, else clips, if
-    `weight` says nothing else."""
+    """Items that it takes at once: frames where the stage looks at frames, else clips, if `weight`
+    says nothing else. Only one clip that alone has more of them comes in a larger batch."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
