@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from processors.clip_files import WrittenFiles
 from processors.clip_pass import DecodedClip
 from processors.errors import MediaError
 from processors.gates import Gate, may_store_frames
 from processors.quality import aggregate
 from processors.results import ClipResult, failed, passed, rejected
 from processors.shared_batches import Scored
-from processors.stage import ModelIdentity, Sample, Stage
+from processors.stage import CLIP_FILE, FRAME_FILES, ModelIdentity, Sample, Stage
 from schemas.operators import MotionScoreFilter
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
@@ -28,7 +29,6 @@ class ClipWork:
     clip: Mapping[str, Any]
     media: str | None = None
     """Path of the video, as long as a stage may want files of the clip."""
-    has_files: bool = False
     sample: Sample = field(default_factory=dict)
     """What stages look at: the row itself, pictures, and what was measured so far."""
     scores: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +63,15 @@ class ClipWork:
             self.scores["motion_score"] = decoded.motion_score
             self._name_model(MotionScoreFilter.stage, motion_model)
         self.sample.update(self.scores)
+
+    def take_files(self, written: WrittenFiles) -> None:
+        """What stages open; `forget_files` once it is gone."""
+        self.cpu_s += written.cpu_s
+        self.sample.update(written.columns)
+
+    def forget_files(self) -> None:
+        for column in (CLIP_FILE, FRAME_FILES):
+            self.sample.pop(column, None)
 
     def take_scored(self, stage: Stage, scored: Scored) -> None:
         """What a stage gave."""

@@ -116,6 +116,9 @@ class DecodeSettings(_Section):
     """Address space of a child beyond what its libraries take."""
     max_pixels: Annotated[int, Field(gt=0)] = 8192 * 8192
     """Pixels of the largest frame that is decoded."""
+    clip_files_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30
+    """Most bytes of the files that are written of one clip, for stages that open files; a
+    micro-batch never holds twice as much at a time."""
     deadline_base_s: Seconds = 20.0
     """See deadline_per_video_second_s."""
     deadline_per_video_second_s: Seconds = 2.0
