@@ -123,6 +123,11 @@ class EnrichmentChain:
             for operator, stage in stages.items()
         }
 
+    @property
+    def longest_s(self) -> float:
+        """Seconds that one clip may take by the stages' own limits, after `setup`."""
+        return sum(batches.stage.longest_s() for batches in self._stages.values())
+
     def close(self) -> None:
         """End the decoders' processes and let go of the models."""
         for stage in self._stages.values():

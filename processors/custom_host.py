@@ -98,6 +98,9 @@ class HostedStage(Stage):
     def files(self) -> FileRequest:
         return self._stage.files()
 
+    def longest_s(self) -> float:
+        return self._stage.longest_s()
+
     def close(self) -> None:
         self._stage.close()
 

@@ -113,6 +113,14 @@ class Stage(ABC):
         """The files it opens, known after `setup`; by default none."""
         return FileRequest()
 
+    def longest_s(self) -> float:
+        """Seconds that one clip may take in it by limits of its own, known after `setup`.
+
+        Added to the time that the pool gives to a clip (``pool.stages_deadline_s``), after which
+        a worker is taken for stuck. By default 0: it has none, and takes less than that.
+        """
+        return 0.0
+
     def rejects(self, sample: Sample) -> str | None:
         """Its own reason to reject a clip that it has processed; None if it has none.
 

@@ -159,7 +159,8 @@ class PoolSettings(_Section):
     attempts: Annotated[int, Field(ge=1)] = 2
     """Times a clip is tried before it is failed."""
     stages_deadline_s: Seconds = 120.0
-    """Time for one clip's stages after decoding; an actor that takes longer is taken for stuck."""
+    """Time for one clip's stages after decoding, beside limits of their own like `timeout_s` of a
+    captioner; an actor that takes longer is taken for stuck."""
     actor_start_timeout_s: Seconds = 600.0
     """Time for an actor to load its models, and to fetch them the first time."""
     drain_timeout_s: Seconds = 30.0

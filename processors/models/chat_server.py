@@ -34,7 +34,7 @@ from processors.fetch_problem import redact
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 """Also of what a server asks for with Retry-After: longer, and the pool had better pause."""
-_PROBE_ATTEMPTS = 2
+PROBE_ATTEMPTS = 2
 """The connection that it goes over may have been left open for long, and be closed by then."""
 _MAX_LIST_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 1 << 16
@@ -140,6 +140,11 @@ class ChatServer:
             maxsize=connections, ssl_context=ssl.create_default_context(), retries=False
         )
 
+    def longest_s(self, attempts: int) -> float:
+        """Seconds that a request with so many attempts may take at most."""
+        # The last read of an attempt may begin just before its time is over.
+        return attempts * 2 * self._timeout_s + (attempts - 1) * _LONGEST_WAIT_S
+
     def models(self) -> list[ServedModel]:
         """The models that it serves. `DependencyFault` if it does not say."""
         try:
@@ -169,7 +174,7 @@ class ChatServer:
         `DependencyFault` if it does not.
         """
         try:
-            self._chat(probe, max_bytes, _PROBE_ATTEMPTS)
+            self._chat(probe, max_bytes, PROBE_ATTEMPTS)
         except (ServerProblem, InputRefused) as problem:
             raise self._fault(problem) from None
 
@@ -221,7 +226,7 @@ class ChatServer:
                 body=None if request is None else json.dumps(request).encode(),
                 headers=headers,
                 redirect=False,
-                timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s),
+                timeout=urllib3.Timeout(total=self._timeout_s),
                 preload_content=False,
             )
             # Closes the connection, unless all was read and it went back to the others.

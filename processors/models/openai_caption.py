@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 
 from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling, Pixels, encode_jpeg
-from processors.models.chat_server import ChatServer, InputRefused, ServedModel
+from processors.models.chat_server import (
+    PROBE_ATTEMPTS,
+    ChatServer,
+    InputRefused,
+    ServedModel,
+)
 from processors.models.refusals import Refusals
 from processors.resize import Fitted
 from processors.stage import ModelIdentity, Outcome, Sample, Stage
@@ -73,6 +78,11 @@ class OpenAiCaptionStage(Stage):
 
     def weight(self, sample: Sample) -> int:
         return 1  # A clip, whatever its number of frames.
+
+    def longest_s(self) -> float:
+        server = self._asked()
+        # Test pictures as well, two at most, before a batch with refusals is believed.
+        return server.longest_s(self._operator.attempts) + 2 * server.longest_s(PROBE_ATTEMPTS)
 
     @property
     def model(self) -> ModelIdentity | None:
