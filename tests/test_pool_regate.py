@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from cli import cliplake
 
 from processors.errors import MediaError
+from processors.failpoints import VARIABLE, arm
 from processors.pool.commits import Committer
 from processors.pool.done import load_done
 from processors.pool.errors import AlreadyRunning
@@ -167,7 +169,7 @@ def test_many_rows_are_committed_a_part_at_a_time(
     assert verdicts(lake) == ["low_motion"] * 10
 
 
-@pytest.mark.parametrize("point", ["rows written", "after enriched"])
+@pytest.mark.parametrize("point", ["rows.after_prepare", "commit.after_enriched"])
 @pytest.mark.parametrize("nth", [1, 2])
 def test_killed_midway_and_run_again_it_leaves_the_rows_of_an_undisturbed_run(
     tmp_path: Path, point: str, nth: int
@@ -185,12 +187,17 @@ def test_killed_midway_and_run_again_it_leaves_the_rows_of_an_undisturbed_run(
     (tmp_path / "test.yaml").write_text(pool_lake.recipe_text(pool_lake.DURATIONS, 1.0))
     command = [sys.executable, "-m", "tests.pool_regate_main"]
     files = [str(tmp_path / name) for name in ("settings.json", "test.yaml")]
+    arm(tmp_path, point, nth=nth)
     ended = subprocess.run(
-        [*command, *files, "4", point, str(nth)], cwd=CHECKOUT, capture_output=True, timeout=120
+        [*command, *files, "4"],
+        cwd=CHECKOUT,
+        env={**os.environ, VARIABLE: str(tmp_path)},
+        capture_output=True,
+        timeout=120,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     done = sum(row["gates_fingerprint"] == NEW.gates_fingerprint for row in rows(killed).values())
-    assert done == 4 * (nth if point == "after enriched" else nth - 1)
+    assert done == 4 * (nth if point == "commit.after_enriched" else nth - 1)
 
     assert regate(settings, NEW).decided == 10 - done
     regate(others, NEW)
