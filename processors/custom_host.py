@@ -118,6 +118,12 @@ class HostedStage(Stage):
                 f"stage {self.name} ({self._operator}) cannot start: "
                 f"{type(error).__name__}: {words}"
             ) from None
+        longest = self._stage.longest_s()
+        if not isinstance(longest, int | float) or not 0 <= longest < math.inf:
+            raise StageStartError(
+                f"stage {self.name} ({self._operator}) cannot start: longest_s() returned "
+                f"{str(longest)[:100]!r}, and should return seconds, from 0 on"
+            )
 
     def ping(self) -> None:
         self._stage.ping()

@@ -249,3 +249,11 @@ def test_nothing_is_asked_before_setup() -> None:
 )
 def test_a_server_may_ask_for_a_pause_of_bounded_length(header: str | None, seconds: float) -> None:
     assert chat_server._seconds(header) == seconds
+
+
+def test_a_clip_may_take_all_attempts_at_it_and_the_test_pictures() -> None:
+    model = ChatModel()
+    with model.serving() as server:
+        stage = started(model, server.url, timeout_s=120, attempts=4)
+    # Each attempt's last read may begin just before its time is over; pauses are of 30 s.
+    assert stage.longest_s() == (4 * 240 + 3 * 30) + 2 * (2 * 240 + 30)
