@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 
 from processors.clip_files import STAGE, ClipFiles, ScratchFull
@@ -17,7 +17,7 @@ from processors.clip_work import ClipWork
 from processors.errors import MediaError
 
 
-def in_groups(files: ClipFiles, works: Sequence[ClipWork]) -> Iterator[list[ClipWork]]:
+def in_groups(files: ClipFiles, works: Sequence[ClipWork]) -> Generator[list[ClipWork], None, None]:
     """The clips, a group at a time, with the files that stages open: those of one group are gone
     when the next one is asked for, and when the generator is closed.
 
