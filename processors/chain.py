@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
@@ -18,22 +18,22 @@ from queue import SimpleQueue
 from typing import Any
 
 from processors.clip_decoder import ClipDecoder
-from processors.clip_files import MAX_FILE_BYTES, ClipFiles
-from processors.clip_files import STAGE as CUT
+from processors.clip_files import ClipFiles
 from processors.clip_pass import STAGE as DECODE
 from processors.clip_reader import ClipSpan
 from processors.clip_work import ClipWork
 from processors.errors import DependencyFault, MediaError
 from processors.failpoints import passing
 from processors.fetch import Fetcher
-from processors.gates import gate_of
+from processors.file_groups import in_groups
+from processors.gates import Gate, gate_of
 from processors.media.sandbox import Sandbox
 from processors.motion import MODEL_NAME as MOTION_MODEL
 from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
 from processors.results import ClipResult, duration_rejected
 from processors.shared_batches import SharedBatches, close_stage
-from processors.stage import FileRequest, ModelIdentity, Stage
+from processors.stage import FileRequest, ModelIdentity
 from schemas.operators import MotionScoreFilter, Operator
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
@@ -87,6 +87,8 @@ class EnrichmentChain:
         self._runs_lock = threading.Lock()
         self._files: ClipFiles | None = None
         """None: no stage opens files."""
+        self._opening = range(len(self._steps), len(self._steps))
+        """Places of the steps from the first to the last that opens files."""
 
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
@@ -109,15 +111,22 @@ class EnrichmentChain:
             self._decoders.put(ClipDecoder(sandbox, plan))
         wanted = reduce(or_, (stage.files() for stage in stages.values()), FileRequest())
         if wanted:
-            writing = Sandbox(self._settings.decode, max_file_bytes=MAX_FILE_BYTES)
-            self._sandboxes.append(writing)
-            self._files = ClipFiles(writing, self._settings.scratch_dir, wanted, plan.frames)
+            settings = self._settings
+            self._files = ClipFiles(settings.decode, settings.scratch_dir, wanted, plan.frames)
+            opening = {name for name, stage in stages.items() if stage.files()}
+            places = [i for i, (operator, _) in enumerate(self._steps) if operator.op in opening]
+            self._opening = range(places[0], places[-1] + 1)
         self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir)
         wait_s = self._settings.models.batch_wait_s
         self._stages = {
             operator: SharedBatches(stage, wait_s=wait_s, active=lambda: self._runs)
             for operator, stage in stages.items()
         }
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that one clip may take by the stages' own limits, after `setup`."""
+        return sum(batches.stage.longest_s() for batches in self._stages.values())
 
     def close(self) -> None:
         """End the decoders' processes and let go of the models."""
@@ -153,7 +162,7 @@ class EnrichmentChain:
         with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
         """
         works = [ClipWork(clip) for clip in clips]
-        # Videos, and files of clips, that have to stay until the stages have run.
+        # Videos of which clips may have to be cut.
         with self._under_way(), ExitStack() as held:
             for _, group in groupby(works, key=lambda w: (w.clip["video_key"], w.clip["uri"])):
                 self._decode(list(group), held)
@@ -174,40 +183,35 @@ class EnrichmentChain:
                 stage.look_again()
 
     def _run_steps(self, works: list[ClipWork], held: ExitStack) -> None:
-        for operator, gate in self._steps:
-            # A clip that a gate rejected is not scored further, unless the recipe says so.
-            alive = [
-                work
-                for work in works
-                if work.error is None and (work.rejected is None or self._recipe.score_rejected)
-            ]
+        """All steps in order; those with files between them over a group of clips at a time."""
+        first, end = self._opening.start, self._opening.stop
+        self._run_some(self._steps[:first], works)
+        if self._files is not None:
+            with closing(in_groups(self._files, self._alive(works))) as groups:
+                for group in groups:
+                    self._run_some(self._steps[first:end], group)
+        held.close()
+        self._run_some(self._steps[end:], works)
+
+    def _run_some(
+        self, steps: Sequence[tuple[Operator, Gate | None]], works: list[ClipWork]
+    ) -> None:
+        for operator, gate in steps:
+            alive = self._alive(works)
             batches = self._stages.get(operator.op)
-            if batches is not None:
-                alive = self._with_files(batches.stage, alive, held)
             if batches is not None and alive:
                 self._score(batches, alive)
             if gate is not None:
                 for work in alive:
                     work.judge(gate)
 
-    def _with_files(self, stage: Stage, works: list[ClipWork], held: ExitStack) -> list[ClipWork]:
-        """The clips that have the files which the stage opens; they are written once a clip."""
-        if self._files is None or not stage.files():
-            return works
-        for work in works:
-            if work.has_files or work.media is None:
-                continue
-            wall = time.perf_counter()
-            try:
-                span = ClipSpan.of_row(work.clip)
-                written = self._files.write(work.media, span, held)
-                work.sample.update(written.columns)
-                work.cpu_s += written.cpu_s
-                work.has_files = True
-            except MediaError as error:
-                work.fail(error, CUT)
-            work.seconds[CUT] = time.perf_counter() - wall
-        return [work for work in works if work.error is None]
+    def _alive(self, works: list[ClipWork]) -> list[ClipWork]:
+        """Those to be scored further: not what a gate rejected, unless the recipe says so."""
+        return [
+            work
+            for work in works
+            if work.error is None and (work.rejected is None or self._recipe.score_rejected)
+        ]
 
     def _decode(self, works: list[ClipWork], held: ExitStack) -> None:
         """Fetch the video that these clips are of, and decode them."""

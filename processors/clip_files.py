@@ -1,8 +1,8 @@
 """Files of a clip, for stages that open files: the clip alone as a video, its frames as pictures.
 
 Clips are virtual, so these are made when the first such stage is about to run, in one further
-decoding pass, and are gone when the batch is done. The pass runs in the sandbox's child; a clip
-that a gate has rejected by then costs nothing.
+decoding pass. The pass runs in the sandbox's child; a clip that a gate has rejected by then costs
+nothing. How many clips have files at a time is said in `processors.file_groups`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,14 +33,18 @@ from processors.media.pixels import BgrConverter
 from processors.media.sandbox import Sandbox
 from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Sample
 from schemas.reasons import MediaReason
+from schemas.settings import DecodeSettings
 
 STAGE = "cut"
-MAX_FILE_BYTES = 4 * 2**30
-"""Of a cut or a picture; a cut of a minute of 1080p takes about a tenth of it."""
 _FOLDER_PREFIX = "clips-"
 _STALE_S = 60.0
 """A folder is locked within this time of its creation; before, it is nobody's leftover."""
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class ScratchFull(DependencyFault):
+    """The disk has no room for the files of a clip; it may have when those of others are gone."""
 
 
 @dataclass
@@ -48,6 +53,8 @@ class WrittenFiles:
 
     columns: Sample = field(default_factory=dict)
     """`CLIP_FILE` and `FRAME_FILES`, as far as they are wanted."""
+    size: int = 0
+    """Bytes of all of them."""
     cpu_s: float = 0.0
 
 
@@ -56,9 +63,10 @@ class _Written:
     """What a pass wrote: names in the folder that it was given."""
 
     frames: tuple[str, ...] = ()
+    size: int = 0
     cpu_s: float = 0.0
-    disk_full: str | None = None
-    """Why nothing can be written, if so: that is no clip's fault."""
+    disk_error: int = 0
+    """Number of the system's error if nothing can be written: that is no clip's fault."""
 
 
 class ClipFiles:
@@ -68,10 +76,16 @@ class ClipFiles:
     """
 
     def __init__(
-        self, sandbox: Sandbox, scratch_dir: Path, request: FileRequest, sampling: FrameSampling
+        self,
+        settings: DecodeSettings,
+        scratch_dir: Path,
+        request: FileRequest,
+        sampling: FrameSampling,
     ) -> None:
-        """``sandbox`` lets its child write files; ``sampling`` says which frames are written."""
-        self._sandbox = sandbox
+        """``sampling`` says which frames are written."""
+        self.max_bytes = settings.clip_files_bytes
+        """Of all files of one clip."""
+        self._sandbox = Sandbox(settings, max_file_bytes=self.max_bytes)
         self._scratch_dir = scratch_dir
         self._request = request
         self._sampling = sampling
@@ -80,29 +94,49 @@ class ClipFiles:
         self._own: Path | None = None
 
     def close(self) -> None:
-        """Remove what is left."""
+        """Remove what is left, and end the child."""
+        self._sandbox.close()
         self._resources.close()
         self._own = None
 
     def write(self, media: str, span: ClipSpan, cleanup: ExitStack) -> WrittenFiles:
-        """The files of one clip; ``cleanup`` removes them.
+        """The files of one clip; ``cleanup`` removes them. Where it raises, none are left.
 
-        Raises `MediaError` (stage ``cut``) if the clip cannot be written, `DependencyFault` if
-        nothing can be.
+        Raises `MediaError` (stage ``cut``) if the clip cannot be written, ``too_large`` if it
+        would have more than ``max_bytes``; `ScratchFull` if the disk has no room for it,
+        `DependencyFault` if nothing can be written.
         """
-        try:
-            folder = cleanup.enter_context(tempfile.TemporaryDirectory(dir=self._folder()))
-            written = self._run(media, span, folder)
-        except (RuntimeError, OSError) as error:
-            raise DependencyFault(f"clips cannot be cut in {self._scratch_dir}: {error}") from error
-        if written.disk_full is not None:
-            raise DependencyFault(f"{self._scratch_dir} cannot be written: {written.disk_full}")
-        files = WrittenFiles(cpu_s=written.cpu_s)
+        with ExitStack() as failing:
+            try:
+                temporary = tempfile.TemporaryDirectory(dir=self._folder())
+                folder = failing.enter_context(temporary)
+                written = self._run(media, span, folder)
+            except MediaError as error:
+                # What nobody foresaw may be the machine's doing, like an error of any stage.
+                error.retryable = error.retryable or error.reason is MediaReason.STAGE_ERROR
+                raise
+            except (RuntimeError, OSError) as error:
+                raise DependencyFault(
+                    f"clips cannot be cut in {self._scratch_dir}: {error}"
+                ) from error
+            if written.disk_error:
+                raise self._disk_fault(written.disk_error)
+            cleanup.push(failing.pop_all())
+        files = WrittenFiles(size=written.size, cpu_s=written.cpu_s)
         if self._request.cut:
             files.columns[CLIP_FILE] = str(_cut_path(Path(folder)))
         if self._request.frames:
             files.columns[FRAME_FILES] = [str(Path(folder) / name) for name in written.frames]
         return files
+
+    def _disk_fault(self, number: int) -> DependencyFault:
+        text = f"{self._scratch_dir} cannot be written: {os.strerror(number)}"
+        if number not in _FULL:
+            return DependencyFault(text)
+        return ScratchFull(
+            f"{text}; make room there, or set decode.clip_files_bytes (now {self.max_bytes}) lower "
+            "to give up clips whose files have more"
+        )
 
     def _folder(self) -> Path:
         """A folder of our own, locked, so that it is no leftover of a process that was killed."""
@@ -131,15 +165,24 @@ class ClipFiles:
             folder,
             self._request,
             self._sampling,
+            self.max_bytes,
             deadline_s=sandbox.deadline_for(seconds),
             stage=STAGE,
         )
 
 
 def write_clip_files(
-    media: str, span: ClipSpan, folder: str, request: FileRequest, sampling: FrameSampling
+    media: str,
+    span: ClipSpan,
+    folder: str,
+    request: FileRequest,
+    sampling: FrameSampling,
+    max_bytes: int,
 ) -> _Written:
-    """Decode a clip once and write what is wanted of it; runs in the sandbox's child."""
+    """Decode a clip once and write what is wanted of it; runs in the sandbox's child.
+
+    `MediaError` (``too_large``) if that has more than ``max_bytes``.
+    """
     cpu_before = time.process_time()
     try:
         with ExitStack() as stack:
@@ -149,25 +192,41 @@ def write_clip_files(
                 writer = CutWriter(_cut_path(Path(folder)), span.time_base, span.duration)
                 cut = stack.enter_context(writer)
             pictures = _Pictures(Path(folder), sampling, span) if request.frames else None
-            frames = _write(reader, span, cut, pictures)
+            for _ in _write(reader, span, cut, pictures):
+                _check_size(folder, pictures, max_bytes)
+        size = _check_size(folder, pictures, max_bytes)
     except OSError as error:
         # libav's errors of the system are of this class as well.
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            return _Written(disk_full=str(error.strerror))
+        if error.errno in (*_FULL, errno.EROFS):
+            return _Written(disk_error=error.errno)
         if error.errno == errno.EFBIG:
-            raise MediaError(
-                MediaReason.TOO_LARGE,
-                f"the clip's cut would have more than {MAX_FILE_BYTES} bytes",
-                stage=STAGE,
-            ) from None
+            raise _too_large(max_bytes) from None
         raise
-    return _Written(frames, cpu_s=time.process_time() - cpu_before)
+    names = () if pictures is None else tuple(pictures.names)
+    return _Written(names, size, cpu_s=time.process_time() - cpu_before)
+
+
+def _check_size(folder: str, pictures: _Pictures | None, max_bytes: int) -> int:
+    """Bytes of what has been written."""
+    cut = _cut_path(Path(folder))
+    size = (cut.stat().st_size if cut.exists() else 0) + (pictures.size if pictures else 0)
+    if size > max_bytes:
+        raise _too_large(max_bytes)
+    return size
+
+
+def _too_large(max_bytes: int) -> MediaError:
+    return MediaError(
+        MediaReason.TOO_LARGE,
+        f"the clip's files would have more than {max_bytes} bytes (decode.clip_files_bytes)",
+        stage=STAGE,
+    )
 
 
 def _write(
     reader: ClipReader, span: ClipSpan, cut: CutWriter | None, pictures: _Pictures | None
-) -> tuple[str, ...]:
-    """The names of the pictures."""
+) -> Iterator[None]:
+    """Write frame by frame, and come back after each."""
     last = None
     for pts, frame in reader.frames(span):
         offset = pts - span.start_pts
@@ -177,9 +236,11 @@ def _write(
         if cut is not None:
             cut.add(offset, frame)
         last = frame
+        yield
     if last is None:
         raise MediaError(MediaReason.NO_FRAMES, "no frame of the clip could be decoded")
-    return () if pictures is None else pictures.finish(last)
+    if pictures is not None:
+        pictures.finish(last)
 
 
 class _Pictures:
@@ -190,17 +251,25 @@ class _Pictures:
         self._sampler = sampling.sampler(span.duration, span.frame_count)
         self._to_bgr = BgrConverter()
         self._count = 0
-        self._names: list[str] = []
+        self._sizes: dict[str, int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """In order of time."""
+        return list(self._sizes)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return sum(self._sizes.values())
 
     def add(self, offset: int, frame: VideoFrame) -> None:
         if self._sampler.take(offset, bool(frame.key_frame)):
             self._save(frame)
 
-    def finish(self, last: VideoFrame) -> tuple[str, ...]:
-        """Their names, in order of time."""
+    def finish(self, last: VideoFrame) -> None:
         if self._sampler.take_last():
             self._save(last)
-        return tuple(self._names)
 
     def _save(self, frame: VideoFrame) -> None:
         name = f"frame-{self._count:06d}.png"
@@ -209,12 +278,11 @@ class _Pictures:
         done, encoded = cv2.imencode(".png", self._to_bgr(frame), _FAST_PNG)
         if not done:
             raise ValueError(f"a picture of {frame.width} by {frame.height} cannot be a PNG")
-        (self._folder / name).write_bytes(encoded.tobytes())
-        self._names.append(name)
-        while self._sampler.thin(len(self._names)):
-            for dropped in self._names[1::2]:
+        self._sizes[name] = (self._folder / name).write_bytes(encoded.tobytes())
+        while self._sampler.thin(len(self._sizes)):
+            for dropped in self.names[1::2]:
                 (self._folder / dropped).unlink()
-            del self._names[1::2]
+                del self._sizes[dropped]
 
 
 def _sweep(scratch_dir: Path) -> None:

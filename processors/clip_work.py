@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from processors.clip_files import WrittenFiles
 from processors.clip_pass import DecodedClip
 from processors.errors import MediaError
-from processors.gates import Gate, gate_of
-from processors.planning import find
+from processors.gates import Gate, may_store_frames
 from processors.quality import aggregate
 from processors.results import ClipResult, failed, passed, rejected
 from processors.shared_batches import Scored
-from processors.stage import ModelIdentity, Sample, Stage
-from schemas.operators import MotionScoreFilter, NsfwFilter
+from processors.stage import CLIP_FILE, FRAME_FILES, ModelIdentity, Sample, Stage
+from schemas.operators import MotionScoreFilter
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 
@@ -29,7 +29,6 @@ class ClipWork:
     clip: Mapping[str, Any]
     media: str | None = None
     """Path of the video, as long as a stage may want files of the clip."""
-    has_files: bool = False
     sample: Sample = field(default_factory=dict)
     """What stages look at: the row itself, pictures, and what was measured so far."""
     scores: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +43,8 @@ class ClipWork:
     _decoded: DecodedClip | None = None
 
     def __post_init__(self) -> None:
-        self.sample.update(self.clip)
+        # The split judged by the recipe that it had; what comes here has passed this one's filter.
+        self.sample.update(self.clip, duration_ok=True)
 
     def fail(self, error: MediaError, stage: str) -> None:
         """It cannot be judged; ``stage`` is named where the error names none."""
@@ -63,6 +63,15 @@ class ClipWork:
             self.scores["motion_score"] = decoded.motion_score
             self._name_model(MotionScoreFilter.stage, motion_model)
         self.sample.update(self.scores)
+
+    def take_files(self, written: WrittenFiles) -> None:
+        """What stages open; `forget_files` once it is gone."""
+        self.cpu_s += written.cpu_s
+        self.sample.update(written.columns)
+
+    def forget_files(self) -> None:
+        for column in (CLIP_FILE, FRAME_FILES):
+            self.sample.pop(column, None)
 
     def take_scored(self, stage: Stage, scored: Scored) -> None:
         """What a stage gave."""
@@ -100,23 +109,15 @@ class ClipWork:
             result = rejected(self.clip, recipe, self.rejected, scores)
         else:
             result = passed(self.clip, recipe, scores)
-        if self._decoded is not None and self._decoded.jpegs and self._may_store(recipe):
-            result.frames = _frames_row(self.clip, self._decoded)
+        decoded = self._decoded
+        if decoded is not None and decoded.jpegs and may_store_frames(recipe, self.scores):
+            result.frames = _frames_row(self.clip, decoded)
         return result
 
     def _name_model(self, stage: str, model: ModelIdentity | None) -> None:
         if model is not None:
             self.scores[f"{stage}_model"] = model.name
             self.scores[f"{stage}_model_revision"] = model.revision
-
-    def _may_store(self, recipe: Recipe) -> bool:
-        """Whether its frames are stored: not where safety rejected or did not judge it."""
-        safety = find(recipe, NsfwFilter)
-        if safety is None or recipe.store_unsafe_frames:
-            return True
-        gate = gate_of(safety)
-        judged = gate is not None and all(c in self.scores for c in gate.columns)
-        return gate is not None and judged and gate.verdict(self.scores) is None
 
 
 def _frames_row(clip: Mapping[str, Any], decoded: DecodedClip) -> dict[str, Any]:

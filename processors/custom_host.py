@@ -70,6 +70,12 @@ class HostedStage(Stage):
         return getattr(self._stage, "judge", None) is not None
 
     @property
+    def judges_by(self) -> tuple[str, ...]:
+        """What its gate looks at beside its own outputs: its inputs without frames and files."""
+        pixels = (*self._files, self._request.column if self._request else None)
+        return tuple(column for column in self._stage.inputs() if column not in pixels)
+
+    @property
     def on_gpu(self) -> bool:
         return self._stage.on_gpu
 
@@ -92,6 +98,9 @@ class HostedStage(Stage):
     def files(self) -> FileRequest:
         return self._stage.files()
 
+    def longest_s(self) -> float:
+        return self._stage.longest_s()
+
     def close(self) -> None:
         self._stage.close()
 
@@ -109,6 +118,12 @@ class HostedStage(Stage):
                 f"stage {self.name} ({self._operator}) cannot start: "
                 f"{type(error).__name__}: {words}"
             ) from None
+        longest = self._stage.longest_s()
+        if not isinstance(longest, int | float) or not 0 <= longest < math.inf:
+            raise StageStartError(
+                f"stage {self.name} ({self._operator}) cannot start: longest_s() returned "
+                f"{str(longest)[:100]!r}, and should return seconds, from 0 on"
+            )
 
     def ping(self) -> None:
         self._stage.ping()
@@ -155,8 +170,7 @@ class HostedStage(Stage):
 
     def _scores(self, sample: Mapping[str, Any]) -> Sample:
         """Its inputs without the frames and files."""
-        pixels = (*self._files, self._request.column if self._request else None)
-        return {c: _value(sample, c) for c in self._stage.inputs() if c not in pixels}
+        return {column: _value(sample, column) for column in self.judges_by}
 
     def _outcome(self, sample: Sample, result: Outcome) -> Outcome:
         if isinstance(result, MediaError):

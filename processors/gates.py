@@ -91,6 +91,18 @@ def gates_of(recipe: Recipe) -> list[Gate]:
     return [gate for gate in gates if gate is not None]
 
 
+def may_store_frames(recipe: Recipe, scores: Mapping[str, Any]) -> bool:
+    """Whether a clip's frames may be stored: not where safety rejects, or did not judge it."""
+    safety = next((o for o in recipe.operators if isinstance(o, NsfwFilter)), None)
+    gate = None if safety is None or recipe.store_unsafe_frames else gate_of(safety)
+    if gate is None:
+        return True
+    try:
+        return gate.verdict(scores) is None
+    except ValueError:
+        return False
+
+
 def _between(
     operator: NsfwFilter | MotionScoreFilter | AestheticsFilter,
     column: str,

@@ -8,7 +8,7 @@ stopped the clip, there is no verdict here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from processors.custom_host import HostedStage
 from processors.duration import duration_verdict
 from processors.errors import MediaError
-from processors.gates import gate_of, reject_reasons
+from processors.gates import gate_of, may_store_frames, reject_reasons
 from processors.results import DURATION_REASONS
 from schemas.datajuicer import signatures
 from schemas.operators import (
@@ -24,7 +24,6 @@ from schemas.operators import (
     CustomStage,
     DataJuicerOperator,
     ExtractFrames,
-    NsfwFilter,
     Operator,
 )
 from schemas.reasons import ClipStatus
@@ -61,6 +60,8 @@ def verdict_of(
     reason: str | None = duration_verdict(row["duration_s"], recipe.duration)
     if reason is not None:
         return Verdict(str(reason))
+    # As a clip has it that is scored: the row's own is of the recipe that judged it last.
+    row = {**row, "duration_ok": True}
     scored = _scored(row, recipe)
     # Frames are counted whenever a clip is decoded, and one that is kept was decoded well.
     complete = scored > 0 or row["frame_count"] is not None
@@ -69,7 +70,9 @@ def verdict_of(
         if not reject_reasons(operator) and not _has_own_gate(operator, custom):
             complete = complete and measured
             continue
-        verdict = _judge(operator, row, custom) if measured else Undecided.NEEDS_SCORING
+        # What it looked at is not in the row any more.
+        told = measured and not _was_rewritten(recipe.operators[place:], row, custom)
+        verdict = _judge(operator, row, custom) if told else Undecided.NEEDS_SCORING
         if verdict != Verdict(None):
             return verdict
     if not complete or _lacks_frames(row, recipe):
@@ -79,7 +82,6 @@ def verdict_of(
 
 def regated(row: Mapping[str, Any], verdict: Verdict, recipe: Recipe) -> dict[str, Any]:
     """The row with its new verdict; ``enriched_at`` and ``enrich_seq`` are whoever writes it's."""
-    unsafe = verdict.reason in _unsafe_reasons(recipe) and not recipe.store_unsafe_frames
     status = ClipStatus.KEPT if verdict.reason is None else ClipStatus.REJECTED
     return {
         **row,
@@ -88,7 +90,7 @@ def regated(row: Mapping[str, Any], verdict: Verdict, recipe: Recipe) -> dict[st
         "kept": status is ClipStatus.KEPT,
         "reject_reason": verdict.reason,
         # Frames of unsafe clips are not to be found; the table's files keep them until it expires.
-        "frames_seq": None if unsafe else row["frames_seq"],
+        "frames_seq": row["frames_seq"] if may_store_frames(recipe, row) else None,
         "recipe": recipe.name,
         "gates_fingerprint": recipe.gates_fingerprint,
     }
@@ -123,6 +125,20 @@ def _is_measured(operator: Operator, row: Mapping[str, Any]) -> bool:
 
 def _has_own_gate(operator: Operator, custom: Mapping[str, HostedStage]) -> bool:
     return operator.op in custom and custom[operator.op].has_gate
+
+
+def _was_rewritten(
+    operators: Sequence[Operator], row: Mapping[str, Any], custom: Mapping[str, HostedStage]
+) -> bool:
+    """Whether the first operator's gate looked at a caption in whose place a later mapper of
+    DataJuicer's may have put another one: which of them do is known only where they run."""
+    gate, *later = operators
+    if gate.op not in custom or "caption" not in custom[gate.op].judges_by:
+        return False
+    ran = row["operator_versions"] or {}
+    return any(
+        isinstance(o, DataJuicerOperator) and o.kind == "mapper" and o.op in ran for o in later
+    )
 
 
 def _judge(
@@ -174,10 +190,6 @@ def _in_ranges(operator: DataJuicerOperator, stats: Mapping[str, float | None]) 
         )
         passes = passes and inside is not reverse
     return passes
-
-
-def _unsafe_reasons(recipe: Recipe) -> set[str]:
-    return {r for o in recipe.operators if isinstance(o, NsfwFilter) for r in reject_reasons(o)}
 
 
 def _lacks_frames(row: Mapping[str, Any], recipe: Recipe) -> bool:

@@ -1,8 +1,9 @@
 """One stage for several micro-batches at a time: what comes of them waits for a full batch.
 
 Gates leave few clips of a micro-batch, and a GPU wants many at once. Whoever has samples for the
-stage hands them in and waits; a thread of the stage's own takes what has come together. A stage
-never sees two calls at once.
+stage hands them in and waits; a thread of the stage's own takes what has come together, and never
+more than the stage's batch size: what is handed in may go through in several batches. A stage never
+sees two calls at once.
 """
 
 from __future__ import annotations
@@ -29,13 +30,18 @@ class Scored:
     cpu_s: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Request:
-    samples: Sequence[Sample]
-    weight: int
-    """In the unit of the stage's batch size."""
+    samples: deque[tuple[Sample, int]]
+    """Those that are in no batch yet, with their weights in the unit of the batch size."""
+    scored: list[Scored] = field(default_factory=list)
+    """Of the samples before those."""
     done: Future[list[Scored]] = field(default_factory=Future)
     came: float = field(default_factory=time.monotonic)
+
+    @property
+    def weight(self) -> int:
+        return sum(weight for _, weight in self.samples)
 
 
 class SharedBatches:
@@ -60,7 +66,9 @@ class SharedBatches:
         Another caller's samples in the same batch may have caused it: who is to blame shows when
         each runs alone.
         """
-        request = _Request(samples, sum(map(self.stage.weight, samples)))
+        if not samples:
+            return []
+        request = _Request(deque((sample, self.stage.weight(sample)) for sample in samples))
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"stage {self.stage.name} is closed")
@@ -92,26 +100,44 @@ class SharedBatches:
     def _serve(self) -> None:
         while batch := self._next_batch():
             try:
-                scored = self._run([sample for request in batch for sample in request.samples])
+                scored = self._run([sample for _, sample in batch])
             except BaseException as error:
-                for request in batch:
-                    request.done.set_exception(error)
+                self._fail({request for request, _ in batch}, error)
                 continue
-            start = 0
-            for request in batch:
-                end = start + len(request.samples)
-                request.done.set_result(scored[start:end])
-                start = end
+            for (request, _), one in zip(batch, scored, strict=True):
+                request.scored.append(one)
+            for request in {request for request, _ in batch}:
+                if not request.samples:
+                    request.done.set_result(request.scored)
 
-    def _next_batch(self) -> list[_Request]:
-        """What goes through the stage next; nothing once it is closed and nobody waits."""
+    def _fail(self, requests: set[_Request], error: BaseException) -> None:
+        """What they have left does not come up any more."""
+        with self._changed:
+            self._waiting = deque(r for r in self._waiting if r not in requests)
+        for request in requests:
+            request.done.set_exception(error)
+
+    def _next_batch(self) -> list[tuple[_Request, Sample]]:
+        """What goes through the stage next; nothing once it is closed and nobody waits.
+
+        A sample that alone weighs more than a batch is a batch of its own.
+        """
         with self._changed:
             while not self._is_due():
                 since = self._waiting[0].came if self._waiting else None
                 self._changed.wait(None if since is None else self._left_s(since))
-            batch: list[_Request] = []
-            while self._waiting and sum(request.weight for request in batch) < self._size:
-                batch.append(self._waiting.popleft())
+            batch: list[tuple[_Request, Sample]] = []
+            left = self._size
+            while self._waiting:
+                request = self._waiting[0]
+                sample, weight = request.samples[0]
+                if batch and weight > left:
+                    break
+                left -= weight
+                batch.append((request, sample))
+                request.samples.popleft()
+                if not request.samples:
+                    self._waiting.popleft()
             return batch
 
     def _is_due(self) -> bool:

@@ -77,8 +77,8 @@ class Stage(ABC):
     class; of the instance only where one class runs operators of many names."""
     resources: ClassVar[Resources] = Resources()
     batch_size: int = 1
-    """Items that it takes at once best: frames where the stage looks at frames, else clips, if
-    `weight` says nothing else."""
+    """Items that it takes at once: frames where the stage looks at frames, else clips, if `weight`
+    says nothing else. Only one clip that alone has more of them comes in a larger batch."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -112,6 +112,14 @@ class Stage(ABC):
     def files(self) -> FileRequest:
         """The files it opens, known after `setup`; by default none."""
         return FileRequest()
+
+    def longest_s(self) -> float:
+        """Seconds that one clip may take in it by limits of its own, known after `setup`.
+
+        Added to the time that the pool gives to a clip (``pool.stages_deadline_s``), after which
+        a worker is taken for stuck. By default 0: it has none, and takes less than that.
+        """
+        return 0.0
 
     def rejects(self, sample: Sample) -> str | None:
         """Its own reason to reject a clip that it has processed; None if it has none.

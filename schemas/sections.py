@@ -116,6 +116,9 @@ class DecodeSettings(_Section):
     """Address space of a child beyond what its libraries take."""
     max_pixels: Annotated[int, Field(gt=0)] = 8192 * 8192
     """Pixels of the largest frame that is decoded."""
+    clip_files_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30
+    """Most bytes of the files that are written of one clip, for stages that open files; a
+    micro-batch never holds twice as much at a time."""
     deadline_base_s: Seconds = 20.0
     """See deadline_per_video_second_s."""
     deadline_per_video_second_s: Seconds = 2.0
@@ -156,7 +159,8 @@ class PoolSettings(_Section):
     attempts: Annotated[int, Field(ge=1)] = 2
     """Times a clip is tried before it is failed."""
     stages_deadline_s: Seconds = 120.0
-    """Time for one clip's stages after decoding; an actor that takes longer is taken for stuck."""
+    """Time for one clip's stages after decoding, beside limits of their own like `timeout_s` of a
+    captioner; an actor that takes longer is taken for stuck."""
     actor_start_timeout_s: Seconds = 600.0
     """Time for an actor to load its models, and to fetch them the first time."""
     drain_timeout_s: Seconds = 30.0

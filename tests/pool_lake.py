@@ -23,8 +23,11 @@ process:
 """
 
 
+DURATIONS = "{min_duration: 2, max_duration: 60}"
+
+
 def recipe(min_motion: float = 0.25) -> Recipe:
-    return recipe_of("{min_duration: 2, max_duration: 60}", min_motion)
+    return recipe_of(DURATIONS, min_motion)
 
 
 def recipe_of(durations: str, min_motion: float) -> Recipe:

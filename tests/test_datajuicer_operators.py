@@ -20,11 +20,10 @@ from clip_media import span
 from datajuicer_cases import PYTHON, need_datajuicer, settings_in, stage_on
 from media import sample
 
-from processors.clip_files import MAX_FILE_BYTES, ClipFiles
+from processors.clip_files import ClipFiles
 from processors.datajuicer.hosts import DataJuicerHost
 from processors.errors import MediaError
 from processors.frames import FrameSampling
-from processors.media.sandbox import Sandbox
 from processors.stage import FileRequest, Sample
 from schemas.settings import Settings
 
@@ -77,9 +76,7 @@ def clips(settings: Settings) -> Iterator[list[Sample]]:
     wanted, sampling = FileRequest(cut=True, frames=True), FrameSampling("uniform", FRAMES)
     found = []
     with ExitStack() as cleanup:
-        limit = MAX_FILE_BYTES
-        sandbox = cleanup.enter_context(Sandbox(settings.decode, max_file_bytes=limit))
-        files = ClipFiles(sandbox, settings.scratch_dir, wanted, sampling)
+        files = ClipFiles(settings.decode, settings.scratch_dir, wanted, sampling)
         cleanup.callback(files.close)
         for name, start, end in (("bikes.mp4", 76, 137), ("bigbuckbunny.mp4", 10, 60)):
             path = sample(name)

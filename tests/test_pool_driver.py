@@ -188,6 +188,19 @@ def test_a_clip_that_breaks_its_worker_costs_itself_only(
     assert pool_lake.rows_ever_appended(lake, "enriched_clips") == 9
 
 
+def test_a_clip_gets_the_time_that_its_stages_may_take_by_limits_of_their_own(
+    settings: Settings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processors.pool.dispatch.CALL_SLACK_S", 0.5)
+    pool_lake.append_clips(lake, [pool_lake.clip(0)])
+    chain = "tests.pool_chains:MayTakeLong"
+    Driver(settings, pool_lake.recipe(), chain=chain).run(until_idle=True)
+    (row,) = enriched(lake).values()
+    assert (row["status"], row["attempts"]) == ("kept", 1)
+    # Nobody was killed over it.
+    assert calls(settings) == [[pool_lake.clip_id(0)]]
+
+
 def test_an_outage_blames_nobody_and_work_goes_on_after_it(settings: Settings, lake: Lake) -> None:
     rows = [pool_lake.clip(n, uri="file:///store-out.mp4") for n in range(3)]
     pool_lake.append_clips(lake, rows)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from cli import cliplake
 
 from processors.errors import MediaError
+from processors.failpoints import VARIABLE, arm
 from processors.pool.commits import Committer
 from processors.pool.done import load_done
 from processors.pool.errors import AlreadyRunning
@@ -20,7 +25,7 @@ from processors.pool.source import first_position
 from processors.regating import Undecided
 from processors.results import ClipResult, duration_rejected, failed, passed, rejected
 from schemas.reasons import MediaReason
-from schemas.settings import Settings, dump_settings
+from schemas.settings import CHECKOUT, Settings, dump_settings
 from tests import pool_lake
 
 OLD, NEW = pool_lake.recipe(min_motion=0.25), pool_lake.recipe(min_motion=1.0)
@@ -162,6 +167,52 @@ def test_many_rows_are_committed_a_part_at_a_time(
     assert seen == [4, 8, 10]
     assert len(pool_lake.snapshots(lake, "enriched_clips")) == 1 + 3
     assert verdicts(lake) == ["low_motion"] * 10
+
+
+@pytest.mark.parametrize("point", ["rows.after_prepare", "commit.after_enriched"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_killed_midway_and_run_again_it_leaves_the_rows_of_an_undisturbed_run(
+    tmp_path: Path, point: str, nth: int
+) -> None:
+    lakes = []
+    for name in ("killed", "undisturbed"):
+        (tmp_path / name).mkdir()
+        settings = pool_lake.settings(tmp_path / name)
+        lake = pool_lake.new_lake(settings)
+        write(lake, *(scored(n, 0.1 + 0.2 * n) for n in range(10)))
+        lakes.append((settings, lake))
+    (settings, killed), (others, undisturbed) = lakes
+
+    (tmp_path / "settings.json").write_text(dump_settings(settings))
+    (tmp_path / "test.yaml").write_text(pool_lake.recipe_text(pool_lake.DURATIONS, 1.0))
+    command = [sys.executable, "-m", "tests.pool_regate_main"]
+    files = [str(tmp_path / name) for name in ("settings.json", "test.yaml")]
+    arm(tmp_path, point, nth=nth)
+    ended = subprocess.run(
+        [*command, *files, "4"],
+        cwd=CHECKOUT,
+        env={**os.environ, VARIABLE: str(tmp_path)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    done = sum(row["gates_fingerprint"] == NEW.gates_fingerprint for row in rows(killed).values())
+    assert done == 4 * (nth if point == "commit.after_enriched" else nth - 1)
+
+    assert regate(settings, NEW).decided == 10 - done
+    regate(others, NEW)
+    assert said(killed) == said(undisturbed)
+    assert pool_lake.rows_ever_appended(killed, "enriched_clips") == 10 + 10
+    assert killed.read("enriched_clips", ["clip_id"]).num_rows == 10
+
+
+def said(lake: Lake) -> dict[str, dict[str, Any]]:
+    """What rows say, but for when and in which order they were written."""
+    written = {"enrich_seq", "enriched_at"}
+    return {
+        clip_id: {name: value for name, value in row.items() if name not in written}
+        for clip_id, row in rows(lake).items()
+    }
 
 
 def test_the_command_says_what_turned_and_what_has_to_be_scored(

@@ -49,9 +49,8 @@ def files_in(
     request: FileRequest = BOTH,
     sampling: FrameSampling | None = None,
 ) -> ClipFiles:
-    limit = clip_files.MAX_FILE_BYTES
-    sandbox = cleanup.enter_context(Sandbox(settings.decode, max_file_bytes=limit))
-    files = ClipFiles(sandbox, settings.scratch_dir, request, sampling or FrameSampling())
+    sampling = sampling or FrameSampling()
+    files = ClipFiles(settings.decode, settings.scratch_dir, request, sampling)
     cleanup.callback(files.close)
     return files
 
@@ -299,14 +298,44 @@ def test_a_clip_whose_frames_change_their_size_is_refused(
     assert caught.value.stage == "cut"
 
 
-def test_a_cut_that_grows_too_large_is_its_clips_fault(
+@pytest.mark.parametrize("request_", [FileRequest(cut=True), FileRequest(frames=True), BOTH])
+def test_a_clip_whose_files_grow_too_large_is_at_fault_itself_and_leaves_none(
+    tmp_path: Path, cleanup: ExitStack, request_: FileRequest
+) -> None:
+    path = write_video(tmp_path / "v.mp4", (30,))
+    state = {"state_dir": str(tmp_path / "state")}
+    whole = write(load_settings(local=state), cleanup, path, span(path, 0, 30), request_)
+    assert whole.size == sum(file.stat().st_size for file in files_of(whole))
+    strict = load_settings(local=state, decode={"clip_files_bytes": whole.size - 1})
+    with pytest.raises(MediaError, match=r"more than \d+ bytes \(decode.clip_files_b") as caught:
+        write(strict, cleanup, path, span(path, 0, 30), request_)
+    assert caught.value.reason is MediaReason.TOO_LARGE
+    assert not caught.value.retryable
+    exact = load_settings(local=state, decode={"clip_files_bytes": whole.size})
+    again = write(exact, cleanup, path, span(path, 0, 30), request_)
+    left = {file.parent for file in strict.scratch_dir.glob("clips-*/*/*")}
+    assert left == {files_of(one)[0].parent for one in (whole, again)}
+
+
+def files_of(written: WrittenFiles) -> list[Path]:
+    cut = [written.columns["clip_file"]] if "clip_file" in written.columns else []
+    return [Path(file) for file in (*cut, *written.columns.get("frame_files", ()))]
+
+
+def test_an_error_that_nobody_foresaw_is_worth_another_try(
     settings: Settings, cleanup: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clip_files, "MAX_FILE_BYTES", 20_000)
-    path = write_video(tmp_path / "v.mp4", (30,))
-    with pytest.raises(MediaError, match="more than") as caught:
-        write(settings, cleanup, path, span(path, 0, 30), FileRequest(cut=True))
-    assert caught.value.reason is MediaReason.TOO_LARGE
+    path = write_video(tmp_path / "v.mp4", (10,))
+    monkeypatch.setattr(clip_files, "write_clip_files", divide_by_zero)
+    with pytest.raises(MediaError, match="ZeroDivisionError") as caught:
+        write(settings, cleanup, path, span(path, 0, 10))
+    assert (caught.value.reason, caught.value.stage) == (MediaReason.STAGE_ERROR, "cut")
+    assert caught.value.retryable
+
+
+def divide_by_zero(*_: object) -> None:
+    """What the child runs."""
+    1 / 0  # noqa: B018
 
 
 def test_a_scratch_folder_that_cannot_be_written_blames_no_clip(
@@ -331,6 +360,7 @@ def test_a_child_that_decodes_only_may_still_write_nothing(tmp_path: Path) -> No
             str(folder),
             BOTH,
             FrameSampling(),
+            2**30,
             deadline_s=60,
         )
     assert caught.value.reason is MediaReason.TOO_LARGE

@@ -44,6 +44,35 @@ def test_a_device_that_holds_not_one_is_at_fault_itself() -> None:
         batches(4).run(Memory(0), [1, 2, 3])
 
 
+def test_batches_inside_of_a_larger_one_start_over_when_that_is_halved() -> None:
+    model, inner = Memory(2), batches(8)
+    outer = FittingBatches(8, stage="caption", unit="clip", inner=inner)
+
+    def whole(items: Sequence[int]) -> list[int]:
+        found = inner.run(model, items)
+        if len(items) > 4:
+            # What came of them does not fit together.
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return found
+
+    assert outer.run(whole, list(range(8))) == [n * 10 for n in range(8)]
+    assert model.tried == [8, 4, 2, 2, 2, 2, 4, 2, 2, 2, 2]
+
+
+def test_where_not_one_item_fits_inside_the_larger_batch_is_halved() -> None:
+    outer = FittingBatches(4, stage="caption", unit="clip", inner=(inner := batches(64)))
+
+    def whole(items: Sequence[int]) -> list[int]:
+        # The fewer clips, the more of the memory is left for their frames.
+        memory = Memory(3 - len(items))
+        return [sum(inner.run(memory, [item] * 3)) for item in items]
+
+    assert outer.run(whole, [1, 2, 3]) == [30, 60, 90]
+    with pytest.raises(DependencyFault, match="does not hold one clip"):
+        outer.run(lambda items: inner.run(Memory(0), items), [1, 2])
+    assert (outer.size, inner.size) == (4, 64)
+
+
 def test_a_model_that_is_short_of_a_cpus_memory_gets_less_as_well() -> None:
     tried: list[int] = []
 

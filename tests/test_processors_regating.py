@@ -119,9 +119,29 @@ def test_what_is_written_is_the_row_with_another_verdict() -> None:
 
 
 def test_frames_of_a_clip_that_is_unsafe_now_are_not_to_be_found() -> None:
-    assert regated(kept(), Verdict("unsafe"), recipe())["frames_seq"] is None
-    told = recipe(head="store_unsafe_frames: true")
+    assert regated(kept(), Verdict("unsafe"), recipe(nsfw=0.05))["frames_seq"] is None
+    told = recipe(nsfw=0.05, head="store_unsafe_frames: true")
     assert regated(kept(), Verdict("unsafe"), told)["frames_seq"] == 7
+
+
+@pytest.mark.parametrize(
+    ("verdict", "nsfw", "stays"),
+    [
+        ("low_motion", 0.1, True),
+        ("low_motion", 0.6, False),
+        ("low_motion", None, False),
+        ("too_long", 0.6, False),
+    ],
+)
+def test_frames_of_a_clip_that_safety_would_not_pass_are_not_to_be_found_whatever_rejects_it(
+    verdict: str, nsfw: float | None, stays: bool
+) -> None:
+    row = kept(nsfw_score=nsfw)
+    assert regated(row, Verdict(verdict), recipe())["frames_seq"] == (7 if stays else None)
+    told = recipe(head="store_unsafe_frames: true")
+    assert regated(row, Verdict(verdict), told)["frames_seq"] == 7
+    unguarded = parse("video_extract_frames_mapper", "video_motion_score_filter")
+    assert regated(row, Verdict(verdict), unguarded)["frames_seq"] == 7
 
 
 def test_a_length_that_is_wrong_now_says_so() -> None:
@@ -192,3 +212,48 @@ def test_a_gate_of_the_users_own_is_asked_about_what_its_stage_gave(tmp_path: Pa
     assert verdict_of(fast, wanted, stages) == Verdict(None)
     never = rejected(clip, wanted, "too_short", {"frame_count": 1}).enriched
     assert verdict_of(never, wanted, stages) is Undecided.NEEDS_SCORING
+
+
+CLEANED = "clean_email_mapper"
+
+
+def with_own_gate(folder: Path, column: str, judge: str) -> Recipe:
+    """A gate of the user's own by a column, and after it a mapper that may rewrite captions."""
+    head, _ = MINE.replace('("fps",)', f'("{column}",)').split("    def judge")
+    source = head.replace('2 * s["fps"]', "1.0") + f"    def judge(self, scores): return {judge}\n"
+    (folder / "mine.py").write_text(source)
+    mine = f"{folder}/mine.py:Mine"
+    return parse("video_captioning_from_video_mapper", mine, CLEANED)
+
+
+def by_own_gate(wanted: Recipe, reason: str | None, *ran: str, **clip: Any) -> Verdict | Undecided:
+    scores = {
+        "frame_count": 3,
+        "caption": "a cat",
+        "operator_stats": {"twice": 1.0},
+        "operator_versions": dict.fromkeys(("mine.py:Mine", *ran), "1"),
+    }
+    row = pool_lake.clip(0, **clip)
+    result = (
+        passed(row, wanted, scores) if reason is None else rejected(row, wanted, reason, scores)
+    )
+    return judge(result.enriched, wanted)
+
+
+def test_a_gate_is_not_asked_about_a_caption_that_was_written_after_it(tmp_path: Path) -> None:
+    wanted = with_own_gate(tmp_path, "caption", "'cat' if 'cat' in scores['caption'] else None")
+    assert by_own_gate(wanted, None, CLEANED) is Undecided.NEEDS_SCORING
+    # It was rejected before the mapper ran: the row has the caption that the gate saw.
+    assert by_own_gate(wanted, "too_long") == Verdict("cat")
+
+
+def test_a_gate_that_looks_at_no_caption_does_not_care_who_writes_it(tmp_path: Path) -> None:
+    wanted = with_own_gate(tmp_path, "fps", "'fast' if scores['fps'] > 20 else None")
+    assert by_own_gate(wanted, None, CLEANED, fps=15.0) == Verdict(None)
+    assert by_own_gate(wanted, None, CLEANED, fps=25.0) == Verdict("fast")
+
+
+def test_a_gate_that_looks_at_the_length_is_told_of_this_recipes_filter(tmp_path: Path) -> None:
+    wanted = with_own_gate(tmp_path, "duration_ok", "None if scores['duration_ok'] else 'length'")
+    # The recipe that judged the row last had a filter which this length did not pass.
+    assert by_own_gate(wanted, "too_long", CLEANED) == Verdict(None)

@@ -93,6 +93,39 @@ def test_a_full_batch_waits_for_nobody(stage: Doubling) -> None:
     batches.close()
 
 
+def test_more_than_a_batch_goes_through_in_several_none_larger_than_the_stage_wants(
+    stage: Doubling, threads: ThreadPoolExecutor
+) -> None:
+    batches = SharedBatches(stage, wait_s=30, active=lambda: 2)
+    callers = [range(100, 120), range(200, 203)]
+    found = [threads.submit(doubles, batches, *numbers) for numbers in callers]
+    assert [f.result(20) for f in found] == [[2 * n for n in numbers] for numbers in callers]
+    assert sum(stage.batches) == 23
+    assert max(stage.batches) == SIZE
+    assert doubles(batches) == []
+    batches.close()
+
+
+def test_what_a_sample_weighs_counts_and_one_too_heavy_for_a_batch_goes_alone(
+    stage: Doubling,
+) -> None:
+    stage.weight = lambda sample: sample["number"]  # type: ignore[method-assign]
+    batches = SharedBatches(stage, wait_s=0, active=lambda: 1)
+    assert doubles(batches, 3, 4, 2, 20, 8, 1) == [6, 8, 4, 40, 16, 2]
+    assert stage.batches == [2, 1, 1, 1, 1]
+    batches.close()
+
+
+def test_an_error_in_one_of_several_batches_is_that_of_all_its_samples(stage: Doubling) -> None:
+    batches = SharedBatches(stage, wait_s=0, active=lambda: 1)
+    with pytest.raises(ValueError, match="thirteen"):
+        doubles(batches, *range(30))
+    # What was left of it did not go through, and the next ones do.
+    assert stage.batches == [8, 8]
+    assert doubles(batches, 1, 2) == [2, 4]
+    batches.close()
+
+
 def test_who_is_alone_does_not_wait(stage: Doubling) -> None:
     batches = SharedBatches(stage, wait_s=3600, active=lambda: 1)
     assert doubles(batches, 1) == [2]

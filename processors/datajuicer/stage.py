@@ -56,6 +56,7 @@ class DataJuicerStage(Stage):
         self._host = host
         self._captioned = captioned
         self._deadline_s = settings.pool.operator_timeout_s
+        self._start_s = settings.pool.actor_start_timeout_s
         self._hosted: HostedOperator | None = None
 
     def setup(self) -> None:
@@ -68,6 +69,10 @@ class DataJuicerStage(Stage):
 
     def close(self) -> None:
         self._host.close()
+
+    def longest_s(self) -> float:
+        # With others of its batch, alone, and once more in a process that had to be started anew.
+        return 3 * self._deadline_s + 2 * self._start_s
 
     def ping(self) -> None:
         self._host.ping()

@@ -48,7 +48,9 @@ class CaptionStage(TorchStage):
         super().__init__(operator.checkpoint or "", sampling, pixels, settings)
         self._operator = operator
         self.batch_size = settings.models.clips_per_batch
-        self._clip_batches = FittingBatches(self.batch_size, stage=self.name, unit="clip")
+        self._clip_batches = FittingBatches(
+            self.batch_size, stage=self.name, unit="clip", inner=self._frame_batches
+        )
         self._model: Any = None
         self._tokenizer: Any = None
 

@@ -2,7 +2,9 @@
 
 It knows no clip and no caption; `processors.models.openai_caption` does. A request is answered
 (`Answer`), refused for what it holds (`InputRefused`), or not answered, which is the server's
-fault (`DependencyFault`). No redirect is followed, so that the key goes to no other place.
+fault (`DependencyFault`). Whether a server that refuses a request would refuse all of them is
+found out in
+`processors.models.refusals`. No redirect is followed, so that the key goes to no other place.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from processors.fetch_problem import redact
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 """Also of what a server asks for with Retry-After: longer, and the pool had better pause."""
-_PROBE_ATTEMPTS = 2
+PROBE_ATTEMPTS = 2
 """The connection that it goes over may have been left open for long, and be closed by then."""
 _MAX_LIST_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 1 << 16
@@ -52,6 +54,11 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 class InputRefused(Exception):
     """The server cannot or will not answer this very request; the text holds its words."""
+
+    def __init__(self, text: str, *, perhaps_any: bool = False) -> None:
+        super().__init__(text)
+        self.perhaps_any = perhaps_any
+        """Whether it may be that it answers no request at all."""
 
 
 @dataclass(frozen=True)
@@ -133,40 +140,49 @@ class ChatServer:
             maxsize=connections, ssl_context=ssl.create_default_context(), retries=False
         )
 
+    def longest_s(self, attempts: int) -> float:
+        """Seconds that a request with so many attempts may take at most."""
+        # The last read of an attempt may begin just before its time is over.
+        return attempts * 2 * self._timeout_s + (attempts - 1) * _LONGEST_WAIT_S
+
     def models(self) -> list[ServedModel]:
         """The models that it serves. `DependencyFault` if it does not say."""
         try:
             return self._persistently(
-                "GET", "/models", None, _Models, _MAX_LIST_BYTES, self._attempts
+                self._attempts,
+                lambda: self._once("GET", "/models", None, _Models, _MAX_LIST_BYTES),
             ).data
         except (ServerProblem, InputRefused) as problem:
             raise self._fault(problem) from None
 
-    def complete(self, request: dict[str, Any], *, probe: dict[str, Any], max_bytes: int) -> Answer:
+    def complete(self, request: dict[str, Any], *, max_bytes: int) -> Answer:
         """The answer to a chat request, of at most ``max_bytes``.
 
-        `DependencyFault` if none comes in all attempts. Where the request's content may be why,
-        ``probe`` is sent, a small request that any server can answer: if it is answered,
-        `InputRefused`, so that one input that a server fails at cannot hold up all others.
+        `InputRefused` if none comes and the request's content may be why, `DependencyFault` if
+        that is not why. What the first means is said by whether the server answers other requests.
         """
         try:
-            completion = self._persistently(
-                "POST", "/chat/completions", request, _Completion, max_bytes, self._attempts
-            )
+            return self._read(self._chat(request, max_bytes, self._attempts))
         except ServerProblem as problem:
-            if problem.perhaps_the_input and self._answers(probe, max_bytes):
-                raise InputRefused(f"{problem}, while it answers others") from None
+            if problem.perhaps_the_input:
+                raise InputRefused(str(problem), perhaps_any=True) from None
             raise self._fault(problem) from None
-        return self._read(completion)
 
-    def _answers(self, probe: dict[str, Any], max_bytes: int) -> bool:
+    def try_out(self, probe: dict[str, Any], *, max_bytes: int) -> None:
+        """Have the server answer a small request that any can answer; what it says is not read.
+
+        `DependencyFault` if it does not.
+        """
         try:
-            self._persistently(
-                "POST", "/chat/completions", probe, _Completion, max_bytes, _PROBE_ATTEMPTS
-            )
-        except (ServerProblem, InputRefused):
-            return False
-        return True
+            self._chat(probe, max_bytes, PROBE_ATTEMPTS)
+        except (ServerProblem, InputRefused) as problem:
+            raise self._fault(problem) from None
+
+    def _chat(self, request: dict[str, Any], max_bytes: int, attempts: int) -> _Completion:
+        return self._persistently(
+            attempts,
+            lambda: self._once("POST", "/chat/completions", request, _Completion, max_bytes),
+        )
 
     def _read(self, completion: _Completion) -> Answer:
         choice = completion.choices[0]
@@ -179,22 +195,14 @@ class ChatServer:
             raise InputRefused(f"it gave no text (finish_reason {self._words(reason)}){words}")
         return Answer(text, completion.usage.completion_tokens if completion.usage else None)
 
-    def _persistently(
-        self,
-        method: str,
-        path: str,
-        request: dict[str, Any] | None,
-        kind: type[_Document],
-        max_bytes: int,
-        attempts: int,
-    ) -> _Document:
+    def _persistently(self, attempts: int, once: Callable[[], _Document]) -> _Document:
         retrying: Callable[..., _Document] = Retrying(
             stop=stop_after_attempt(attempts),
             wait=_wait,
             retry=retry_if_exception(lambda e: isinstance(e, ServerProblem) and e.retryable),
             reraise=True,
         )
-        return retrying(self._once, method, path, request, kind, max_bytes)
+        return retrying(once)
 
     def _once(
         self,
@@ -218,7 +226,7 @@ class ChatServer:
                 body=None if request is None else json.dumps(request).encode(),
                 headers=headers,
                 redirect=False,
-                timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s),
+                timeout=urllib3.Timeout(total=self._timeout_s),
                 preload_content=False,
             )
             # Closes the connection, unless all was read and it went back to the others.
@@ -276,7 +284,7 @@ class ChatServer:
         said = self._words(_message(body))
         answered = f"it answered {status}" + (f": {said}" if said else "")
         if status in _ABOUT_THE_INPUT:
-            return InputRefused(answered)
+            return InputRefused(answered, perhaps_any=True)
         if 300 <= status < 400:
             target = redact(response.headers.get("Location") or "")
             return ServerProblem(

@@ -67,24 +67,35 @@ def _why_no_gpu() -> str:
     return f"{torch_is} finds none"
 
 
+class DoesNotFit(DependencyFault):
+    """The device's memory does not hold a single item, whatever else it holds at that time."""
+
+
 class FittingBatches:
     """Runs a model over batches of a size that fits the device's memory.
 
-    A batch that does not fit is halved and tried again, and the size that fits is kept.
+    A batch that does not fit is halved and tried again, and the size that fits is kept. Batches
+    may be run inside of a larger one, whose results fill the memory as well: where not even one
+    item of theirs fits, the one around them is halved, and they begin with their full size again.
     """
 
-    def __init__(self, size: int, *, stage: str, unit: str) -> None:
+    def __init__(
+        self, size: int, *, stage: str, unit: str, inner: FittingBatches | None = None
+    ) -> None:
+        """``inner`` are those that are run inside of these."""
         self.size = size
         """Items of the largest batch that is tried."""
+        self._full_size = size
         self._stage = stage
         self._unit = unit
+        self._inner = inner
 
     def run(
         self, function: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]
     ) -> list[Result]:
         """``function`` over all items, in order, one result each.
 
-        `DependencyFault` if not even one item fits: that is the device's fault, not the item's.
+        `DoesNotFit` if not even one item fits: that is the device's fault, not the item's.
         """
         results: list[Result] = []
         while len(results) < len(items):
@@ -101,11 +112,20 @@ class FittingBatches:
             self._shrink(len(batch), problem)
         return results
 
+    def start_over(self) -> None:
+        """Try the full size again."""
+        self.size = self._full_size
+
     def _shrink(self, tried: int, problem: str) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if self._inner is not None:
+            # What fitted them beside the larger batch says nothing of the smaller one.
+            self._inner.start_over()
         if tried == 1:
-            raise DependencyFault(
+            # Something else has the memory, and may give it back.
+            self.start_over()
+            raise DoesNotFit(
                 f"stage {self._stage}: the device's memory does not hold one {self._unit}: "
                 f"{problem}"
             )
@@ -118,6 +138,6 @@ class FittingBatches:
 
 def _out_of_memory(error: Exception) -> bool:
     # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or (
+    return isinstance(error, torch.OutOfMemoryError | DoesNotFit) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from processors.errors import DependencyFault, MediaError, StageStartError
 from processors.frames import FrameRequest, FrameSampling, Pixels, encode_jpeg
-from processors.models.chat_server import ChatServer, InputRefused, ServedModel
+from processors.models.chat_server import (
+    PROBE_ATTEMPTS,
+    ChatServer,
+    InputRefused,
+    ServedModel,
+)
+from processors.models.refusals import Refusals
 from processors.resize import Fitted
 from processors.stage import ModelIdentity, Outcome, Sample, Stage
 from schemas.operators import CaptionFromVideo
@@ -73,6 +79,11 @@ class OpenAiCaptionStage(Stage):
     def weight(self, sample: Sample) -> int:
         return 1  # A clip, whatever its number of frames.
 
+    def longest_s(self) -> float:
+        server = self._asked()
+        # Test pictures as well, two at most, before a batch with refusals is believed.
+        return server.longest_s(self._operator.attempts) + 2 * server.longest_s(PROBE_ATTEMPTS)
+
     @property
     def model(self) -> ModelIdentity | None:
         """The name that was asked for. The protocol knows no revision: where it is served stands
@@ -94,6 +105,12 @@ class OpenAiCaptionStage(Stage):
             raise StageStartError(
                 f"stage {self.name}: model {self._model} is not to be had: {fault}"
             ) from None
+        try:
+            self._try_out()
+        except DependencyFault as fault:
+            raise StageStartError(
+                f"stage {self.name}: model {self._model} does not caption a test picture: {fault}"
+            ) from None
         root = f", checkpoint {served.root}" if served.root else ""
         self._identity = ModelIdentity(self._model, f"served by {self._base_url}{root}")
 
@@ -105,30 +122,36 @@ class OpenAiCaptionStage(Stage):
 
         A clip that has no frame, that the server refuses or of which it says nothing is a
         `MediaError` in its place: those beside it are not asked for, and paid for, again.
-        Raises `DependencyFault` if the server does not answer.
+        Raises `DependencyFault` if the server does not answer, or refuses a test picture as well.
         """
+        refusals = Refusals(self._try_out)
         with ThreadPoolExecutor(self._operator.max_concurrency, "caption") as threads:
-            asked = [threads.submit(self._caption, sample[FRAMES_COLUMN]) for sample in batch]
+            asked = [
+                threads.submit(self._caption, sample[FRAMES_COLUMN], refusals) for sample in batch
+            ]
             for future in as_completed(asked):
                 fault = future.exception()
                 if isinstance(fault, DependencyFault):
                     # A server that is out is not asked for the rest of the batch.
                     threads.shutdown(wait=False, cancel_futures=True)
                     raise fault
+        refusals.settle()
         # In the order of the clips, in whatever order they were answered.
         return [future.result() for future in asked]
 
-    def _caption(self, clip: Frames) -> Outcome:
+    def _caption(self, clip: Frames, refusals: Refusals) -> Outcome:
         if len(clip) == 0:
             return MediaError(
                 MediaReason.NO_FRAMES, "the clip has no frame to describe", stage=self.name
             )
         request = self._chat(clip, self._operator.max_new_tokens)
         try:
-            answer = self._asked().complete(request, probe=self._probe, max_bytes=self._max_bytes)
+            answer = self._asked().complete(request, max_bytes=self._max_bytes)
         except InputRefused as refusal:
+            refusals.add(refusal)
+            others = ", while it answers others" if refusal.perhaps_any else ""
             return MediaError(
-                MediaReason.STAGE_ERROR, f"{self._base_url}: {refusal}", stage=self.name
+                MediaReason.STAGE_ERROR, f"{self._base_url}: {refusal}{others}", stage=self.name
             )
         return {"caption": answer.text, "caption_tokens": answer.tokens}
 
@@ -165,6 +188,10 @@ class OpenAiCaptionStage(Stage):
         if self._server is None:
             raise RuntimeError("setup has not been called")
         return self._server
+
+    def _try_out(self) -> None:
+        """Have the server caption a small black picture; `DependencyFault` if it does not."""
+        self._asked().try_out(self._probe, max_bytes=self._max_bytes)
 
     def _served(self) -> ServedModel:
         """The model's entry in the server's list; `DependencyFault` if it is not there."""

@@ -57,6 +57,8 @@ class StartReport:
     pid: int
     stages: tuple[StageDescription, ...] = ()
     error: str | None = None
+    longest_s: float = 0.0
+    """Of the chain: how long one clip may take by the stages' own limits."""
 
 
 class EnrichActor:
@@ -79,8 +81,10 @@ class EnrichActor:
         node_id, pid = ray.get_runtime_context().get_node_id(), os.getpid()
         with self._starting:
             error = None if self._chain else self._set_up()
-            stages = tuple(self._chain.describe()) if self._chain else ()
-            return StartReport(node_id, pid, stages, error)
+            if error is not None:
+                return StartReport(node_id, pid, error=error)
+            stages = tuple(self._chain.describe())
+            return StartReport(node_id, pid, stages, longest_s=self._chain.longest_s)
 
     def _set_up(self) -> str | None:
         """Make the chain; what a person should read if that fails."""

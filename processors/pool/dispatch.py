@@ -159,10 +159,10 @@ class Dispatcher:
         ref = worker.actor.run.remote(
             [work.clip for work in works], [work.sequence for work in works]
         )
-        worker.calls.append(Call(works, ref, self._allowance(works), alone))
+        worker.calls.append(Call(works, ref, self._allowance(works, worker.longest_s), alone))
         passing("batch.submitted")
 
-    def _allowance(self, works: Sequence[Work]) -> float:
+    def _allowance(self, works: Sequence[Work], longest_s: float) -> float:
         """Seconds after which a call hangs: fetching each video, then each clip, and slack.
 
         The limits inside the actor are tighter and blame better; this is for an actor that is
@@ -176,6 +176,7 @@ class Dispatcher:
                 decode.deadline_base_s
                 + decode.deadline_per_video_second_s * work.clip["duration_s"]
                 + self._settings.pool.stages_deadline_s
+                + longest_s
                 for work in works
             )
         )

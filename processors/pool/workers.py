@@ -41,6 +41,8 @@ class Worker:
     """Reference of its first answer while that is waited for."""
     start_by: float = 0.0
     node_id: str = ""
+    longest_s: float = 0.0
+    """As in its `StartReport`."""
     hung: bool = False
     leaving: bool = False
     """Given up: it takes no more calls."""
@@ -207,7 +209,7 @@ class Workers:
         if report.error is not None:
             raise StageStartError(report.error)
         worker.starting = None
-        worker.node_id = report.node_id
+        worker.node_id, worker.longest_s = report.node_id, report.longest_s
         self._describe(report)
 
     def _describe(self, report: StartReport) -> None:
