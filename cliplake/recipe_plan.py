@@ -17,7 +17,7 @@ from rich.text import Text
 from processors.custom_host import HostedStage
 from processors.gates import reject_reasons
 from processors.planning import custom_stages
-from schemas.datajuicer import signatures
+from schemas.datajuicer import Modality
 from schemas.operators import (
     AestheticsFilter,
     CaptionFromVideo,
@@ -153,7 +153,7 @@ def _step(operator: Operator, custom: HostedStage | None) -> Step:
 
 def _gate(operator: Operator) -> dict[str, Any]:
     if isinstance(operator, DataJuicerOperator):
-        declared = signatures().operators[operator.name].parameters
+        declared = operator.signature.parameters
         return {
             name: operator.parameters.get(name, parameter.default)
             for name, parameter in declared.items()
@@ -215,6 +215,7 @@ def _writes(operator: Operator) -> tuple[str, ...]:
             return ("aesthetics_score", *models)
         case CaptionFromVideo():
             return ("caption", "caption_tokens", *models)
-    kind = getattr(operator, "kind", None)
-    found = ("operator_outputs",) if kind == "mapper" else ("operator_stats", "operator_outputs")
-    return (*found, "operator_versions")
+        case DataJuicerOperator(kind="mapper"):
+            text = ("caption",) if Modality.TEXT in operator.signature.writes else ()
+            return (*text, "operator_outputs", "operator_versions")
+    return ("operator_stats", "operator_outputs", "operator_versions")

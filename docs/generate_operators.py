@@ -2,12 +2,13 @@
 
 Run it with the interpreter that has the package: `.venv-datajuicer/bin/python
 docs/generate_operators.py`. Sources are parsed, never imported: importing an operator may load
-models or install packages. Only names, types, bounds and plain defaults are taken, no text.
+models or install packages. Only names, types, bounds, plain defaults and media are taken, no text.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 import sys
@@ -16,130 +17,16 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
+from declared_parameters import constants, parameters_of, types_of, value_of
+
 PACKAGE = "py-data-juicer"
 TARGET = Path(__file__).resolve().parent.parent / "schemas" / "datajuicer_operators.json"
-LONGEST_DEFAULT = 100
-"""Characters of a default text; a longer one is a prompt, which is theirs."""
 JUDGING = ("process_single", "process_batched")
 """A filter's methods that make its verdict of its statistics."""
 
-_TYPES = {
-    "str": "text", "int": "integer", "float": "number", "bool": "boolean", "None": "null",
-    "dict": "mapping", "list": "list", "tuple": "list", "sequence": "list",
-    "positiveint": "integer", "nonnegativeint": "integer", "positivefloat": "number",
-    "nonnegativefloat": "number", "closedunitinterval": "number",
-}  # fmt: skip
-_BOUNDS = {
-    "PositiveInt": {"minimum": 1},
-    "NonNegativeInt": {"minimum": 0},
-    "PositiveFloat": {"above": 0},
-    "NonNegativeFloat": {"minimum": 0},
-    "ClosedUnitInterval": {"minimum": 0, "maximum": 1},
-}
-_FIELD_BOUNDS = {"ge": "minimum", "gt": "above", "le": "maximum"}
-
-
-class NotPlain(Exception):
-    """An expression whose value cannot be known without running it."""
-
-
-def value_of(node: ast.expr, names: dict[str, Any]) -> Any:
-    """The value of literals, known names and simple sums and products of them."""
-    text = ast.unparse(node)
-    if text in names:
-        return names[text]
-    match node:
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -value_of(operand, names)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return value_of(left, names) + value_of(right, names)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return value_of(left, names) * value_of(right, names)
-        case ast.JoinedStr(values=values):
-            parts = (v.value if isinstance(v, ast.FormattedValue) else v for v in values)
-            return "".join(str(value_of(part, names)) for part in parts)
-        case ast.Tuple(elts=elements) | ast.List(elts=elements):
-            return [value_of(element, names) for element in elements]
-        case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {
-                str(value_of(k, names)): value_of(v, names)
-                for k, v in zip(keys, values, strict=True)
-                if k is not None
-            }
-        case ast.Constant(value=value) if value is not Ellipsis:
-            return value
-    raise NotPlain(text)
-
-
-def constants(body: list[ast.stmt], names: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``names`` and the plain values that a module or class binds names to."""
-    known = dict(names)
-    for node in body:
-        if isinstance(node, ast.ClassDef):
-            known |= {
-                f"{node.name}.{k}": v for k, v in constants(node.body, names).items()
-                if k not in names
-            }  # fmt: skip
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                known[prefix + node.targets[0].id] = value_of(node.value, known)
-            except NotPlain:
-                continue
-    return known
-
-
-def types_of(annotation: ast.expr | None) -> dict[str, Any]:
-    """``{"types": [...]}`` and bounds; without ``types`` anything goes."""
-    if annotation is None:
-        return {}
-    text = ast.unparse(annotation)
-    bounds = dict(_BOUNDS.get(text.removeprefix("Optional[").rstrip("]"), {}))
-    types: list[str] = []
-    match annotation:
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            types = [*types_of(inner).get("types", ["any"]), "null"]
-            bounds = {k: v for k, v in types_of(inner).items() if k != "types"}
-        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[inner, field])):
-            types = types_of(inner)["types"]
-            if isinstance(field, ast.Call):
-                bounds = {
-                    _FIELD_BOUNDS[k.arg or ""]: ast.literal_eval(k.value) for k in field.keywords
-                }
-        case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=members)):
-            types = [t for m in members for t in types_of(m).get("types", ["any"])]
-        case ast.Subscript(value=ast.Name(id=name)) | ast.Name(id=name):
-            types = [_TYPES.get(name, _TYPES.get(name.lower(), "any"))]
-        case ast.Constant(value=None):
-            types = ["null"]
-        case _:
-            types = ["any"]
-    if "any" in types:
-        return {}
-    return {"types": list(dict.fromkeys(types)), **bounds}
-
-
-def parameters_of(init: ast.FunctionDef, names: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The named parameters of a constructor, each with types, bounds and a plain default."""
-    arguments = init.args
-    positional = arguments.args[1:]
-    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    pairs = zip(positional + arguments.kwonlyargs, defaults + arguments.kw_defaults, strict=True)
-    found: dict[str, dict[str, Any]] = {}
-    for argument, default in pairs:
-        entry = types_of(argument.annotation)
-        if default is None:
-            entry["required"] = True
-        else:
-            try:
-                value = value_of(default, names)
-                if not isinstance(value, str) or len(value) <= LONGEST_DEFAULT:
-                    entry["default"] = value
-                if value is None and "types" in entry and "null" not in entry["types"]:
-                    entry["types"].append("null")
-            except NotPlain:
-                pass
-        found[argument.arg] = entry
-    return found
+_MEDIA = {"video": "video", "image": "frames", "text": "text"}
+"""What a clip has of each of DataJuicer's media, by the word in their keys."""
+_NAMES = {"stats": "StatsKeysConstant", "meta": "MetaKeys"}
 
 
 class Package:
@@ -152,6 +39,14 @@ class Package:
         }
         keys = ast.parse((root / "utils" / "constant.py").read_text(encoding="utf-8"))
         self.names = constants(keys.body, self.names)
+        self.result_names = {
+            kind: sorted(
+                v
+                for k, v in self.names.items()
+                if k.startswith(f"{owner}.") and isinstance(v, str) and not v.startswith("__")
+            )
+            for kind, owner in _NAMES.items()
+        }
         stats = {k.partition(".")[2]: v for k, v in self.names.items() if "StatsKeysC" in k}
         self.names |= {f"StatsKeys.{k}": v for k, v in stats.items()}
         self.classes: dict[str, ast.ClassDef] = {}
@@ -181,7 +76,7 @@ class Package:
                 ):
                     yield str(value_of(decorator.args[0], self.modules[name][1])), name
 
-    def describe(self, class_name: str) -> dict[str, Any]:
+    def describe(self, name: str, class_name: str) -> dict[str, Any]:
         """One operator's entry of the table."""
         parameters: dict[str, dict[str, Any]] = {}
         for node in self.lineage(class_name):
@@ -197,12 +92,32 @@ class Package:
                 break
         folder = self.modules[class_name][0]
         entry: dict[str, Any] = {"kind": "fused" if folder.endswith(".py") else folder}
+        if folder in ("filter", "mapper"):
+            entry |= self.media(name, class_name)
         if folder == "filter":
             for name in self.judging(class_name, parameters):
                 parameters[name]["gate"] = True
             if bounds := self.bounds(class_name):
                 entry["bounds"] = bounds
         return {**entry, "parameters": parameters}
+
+    def media(self, name: str, class_name: str) -> dict[str, Any]:
+        """``reads`` and ``writes``: media; ``sound``, if the operator is about that.
+
+        By the rule of DataJuicer's own lists of operators, one reads a medium if its name begins
+        with it or its class asks for that medium's key.
+        """
+        bodies = [without_text(node) for node in self.lineage(class_name)]
+        source = "\n".join(ast.unparse(body) for body in bodies)
+        reads = [
+            medium
+            for word, medium in _MEDIA.items()
+            if name.startswith(f"{word}_") or f"self.{word}_key" in source
+        ]
+        assigned = {key for body in bodies for key in assigned_keys(body)}
+        writes = [medium for word, medium in _MEDIA.items() if f"self.{word}_key" in assigned]
+        sound = bool(re.search(r"(?i)audio", source))
+        return {"reads": reads, "writes": writes, **({"sound": True} if sound else {})}
 
     def judging(self, class_name: str, parameters: dict[str, Any]) -> list[str]:
         """Parameters of a filter whose attributes only the verdict looks at."""
@@ -236,6 +151,30 @@ class Package:
 
 def method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
+
+
+def without_text(node: ast.ClassDef) -> ast.ClassDef:
+    """The class without its docstrings."""
+    bare = copy.deepcopy(node)
+    for inner in ast.walk(bare):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(inner):
+            inner.body = [*inner.body[1:], ast.Pass()]
+    return bare
+
+
+def assigned_keys(node: ast.ClassDef) -> Iterator[str]:
+    """The subscripts, as source, of samples whose items are assigned to."""
+    for inner in ast.walk(node):
+        match inner:
+            case ast.Assign(targets=targets):
+                pass
+            case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
+                targets = [target]
+            case _:
+                continue
+        for place in (n for target in targets for n in ast.walk(target)):
+            if isinstance(place, ast.Subscript):
+                yield ast.unparse(place.slice)
 
 
 def assignments(init: ast.FunctionDef) -> Iterator[tuple[str, ast.expr]]:
@@ -343,7 +282,10 @@ def table() -> dict[str, Any]:
         "config_keys": config_keys(root),
         "base_parameters": list(base_parameters(root, "OP")),
         "filter_parameters": base_parameters(root, "Filter"),
-        "operators": {name: package.describe(cls) for name, cls in sorted(package.operators())},
+        "result_names": package.result_names,
+        "operators": {
+            name: package.describe(name, cls) for name, cls in sorted(package.operators())
+        },
     }
 
 

@@ -20,7 +20,8 @@ from typing import Any, get_args, get_type_hints
 
 from processors.custom_host import HostedStage, file_columns, host
 from processors.frames import FrameRequest, FrameSampling
-from processors.stage import FileRequest, Stage
+from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Stage
+from schemas.datajuicer import signatures
 from schemas.operators import OPERATORS, CustomStage
 from schemas.problems import ConfigError, nearest
 from schemas.tables import CLIP_COLUMN_NAMES, ENRICHED_CLIPS
@@ -34,23 +35,28 @@ COLUMNS_OF_EVERY_CLIP = (
 _STAGES_OF_OURS = frozenset({"fetch", "decode", "cut", *(o.stage for o in OPERATORS.values())})
 _OUR_RESIZES = "processors.resize"
 _OUTPUT = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+_PIXELS = (CLIP_FILE, FRAME_FILES)
 _SAMPLING_METHODS = get_args(get_type_hints(FrameSampling)["method"])
 _MAX_WORDS = 300
 
 
 def stage_of(
-    operator: CustomStage, available: Collection[str], names: Collection[str] = ()
+    operator: CustomStage,
+    available: Collection[str],
+    names: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> HostedStage:
     """The operator's stage, checked and not yet set up.
 
     ``available`` are the columns that there are at its place in the recipe
     (`COLUMNS_OF_EVERY_CLIP`, and what the operators before it give); ``names`` are the names of
-    the recipe's other stages. `ConfigError` if its declaration is wrong.
+    the recipe's other stages; ``others`` are further names under which operators of DataJuicer
+    may leave something. `ConfigError` if its declaration is wrong.
     """
     declaration = _Declaration(operator.file, operator.class_name)
     kind = load_stage_class(operator.file, operator.class_name, operator.sha256)
     stage = declaration.construct(kind, operator.parameters)
-    declaration.check(stage, available, names)
+    declaration.check(stage, available, names, {*others, *signatures().result_names})
     return host(stage, operator.op, f"sha256:{operator.sha256}")
 
 
@@ -132,15 +138,25 @@ class _Declaration:
         stage: Stage = self._ask("__init__", lambda: kind(**parameters))
         return stage
 
-    def check(self, stage: Stage, available: Collection[str], names: Collection[str]) -> None:
+    def check(
+        self,
+        stage: Stage,
+        available: Collection[str],
+        names: Collection[str],
+        others: Collection[str],
+    ) -> None:
         """`ConfigError` if the stage cannot run at its place in the recipe."""
         if stage.name in _STAGES_OF_OURS or stage.name in names:
             raise self.wrong(f"name is {stage.name!r}, as of another stage; give it one of its own")
+        if stage.name in OPERATORS or stage.name in signatures().operators:
+            raise self.wrong(
+                f"name is {stage.name!r}, as of an operator of DataJuicer; give it one of its own"
+            )
         inputs = self._columns("inputs", stage.inputs)
         outputs = self._columns("outputs", stage.outputs)
         request = self._ask("frames", stage.frames)
         if request is not None:
-            self._check_frames(request, inputs, available)
+            self._check_frames(request, inputs, {*available, *others})
         files = self._ask("files", stage.files)
         if not isinstance(files, FileRequest):
             raise self.wrong(
@@ -153,7 +169,7 @@ class _Declaration:
                     f"inputs() names {column!r}, which nothing before it in the recipe gives"
                     f"{nearest(column, available)}"
                 )
-        self._check_outputs(outputs, available)
+        self._check_outputs(outputs, available, others)
         judges = self._has_judge(stage)
         if not outputs and not judges:
             raise self.wrong("it gives no outputs() and has no judge(scores): it would do nothing")
@@ -182,7 +198,7 @@ class _Declaration:
                 f"frames() resizes by {_shown(request.resize)}; use Fitted, Stretched or "
                 f"ProcessorResize of {_OUR_RESIZES}"
             )
-        if request.column in available:
+        if request.column in {*available, *ENRICHED_CLIPS.column_names, *_PIXELS}:
             raise self.wrong(
                 f"frames() puts them into {request.column!r}, a column that there is already"
             )
@@ -192,7 +208,9 @@ class _Declaration:
                 "add it there"
             )
 
-    def _check_outputs(self, outputs: tuple[str, ...], available: Collection[str]) -> None:
+    def _check_outputs(
+        self, outputs: tuple[str, ...], available: Collection[str], others: Collection[str]
+    ) -> None:
         for column in outputs:
             if not _OUTPUT.fullmatch(column):
                 raise self.wrong(
@@ -207,6 +225,11 @@ class _Declaration:
                 raise self.wrong(
                     f"outputs() names {column!r}, which an operator before it gives; give it "
                     "another name"
+                )
+            if column in others or column in _PIXELS:
+                raise self.wrong(
+                    f"outputs() names {column!r}, by which operators of DataJuicer leave or are "
+                    "given something else; give it another name"
                 )
 
     def _has_judge(self, stage: Stage) -> bool:

@@ -59,13 +59,11 @@ def stages_of(recipe: Recipe, settings: Settings) -> dict[str, Stage]:
         stages: dict[str, Stage] = dict(custom_stages(recipe))
     except ConfigError as error:
         raise StageStartError(f"recipe {recipe.name}: {error}") from None
-    captioned = False
     for operator in recipe.operators:
         if isinstance(operator, DataJuicerOperator):
-            stages[operator.op] = DataJuicerStage(operator, host, settings, captioned=captioned)
+            stages[operator.op] = DataJuicerStage(operator, host, settings)
         elif not isinstance(operator, (*_MEASURED_IN_DECODING, CustomStage)):
             stages[operator.op] = _stage(operator, recipe, settings)
-        captioned = captioned or isinstance(operator, CaptionFromVideo)
     return stages
 
 
@@ -76,9 +74,16 @@ def custom_stages(recipe: Recipe) -> dict[str, HostedStage]:
     """
     stages: dict[str, HostedStage] = {}
     there = [*COLUMNS_OF_EVERY_CLIP]
+    result_names = {
+        name
+        for operator in recipe.operators
+        if isinstance(operator, DataJuicerOperator)
+        for name in operator.result_names()
+    }
     for operator in recipe.operators:
         if isinstance(operator, CustomStage):
-            stage = stage_of(operator, there, [other.name for other in stages.values()])
+            names = [other.name for other in stages.values()]
+            stage = stage_of(operator, there, names, result_names)
             stages[operator.op] = stage
             there += stage.gives
         there += operator.columns
@@ -143,13 +148,10 @@ def decode_plan(recipe: Recipe, stages: Sequence[Stage]) -> DecodePlan:
     """What to take from every clip in its one decoding pass."""
     extract, motion = find(recipe, ExtractFrames), find(recipe, MotionScoreFilter)
     requests = tuple(request for stage in stages if (request := stage.frames()) is not None)
-    if extract is not None:
-        frames = _extracted(extract)
-    else:
-        # Quality is measured in any case, then on the frames that a model looks at.
-        frames = requests[0].sampling if requests else FrameSampling()
     return DecodePlan(
-        frames=frames,
+        # Quality is measured in any case, and on frames that no other stage decides about: those
+        # that video_extract_frames_mapper takes by default.
+        frames=_extracted(ExtractFrames() if extract is None else extract),
         jpeg=extract is not None and recipe.store_frames,
         requests=requests,
         motion=None if motion is None else MotionParameters.of(motion),

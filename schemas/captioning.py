@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from schemas.operator import BuiltIn
+from schemas.operator import LooksAtFrames
 
 Engine = Literal["video_blip", "image_text", "openai"]
 
@@ -30,7 +30,7 @@ _SAMPLING = ("temperature", "top_p", "seed")
 """Parameters that say how tokens are drawn."""
 
 
-class CaptionFromVideo(BuiltIn):
+class CaptionFromVideo(LooksAtFrames):
     """Write a caption of a clip.
 
     Greedy by default, where DataJuicer's operator samples: num_beams 4, do_sample true,
@@ -41,7 +41,11 @@ class CaptionFromVideo(BuiltIn):
     stage = "caption"
     columns = ("caption", "caption_tokens")
     running_parameters = frozenset(
-        {"base_url", "api_key_env", "max_concurrency", "timeout_s", "attempts"}
+        {
+            *("base_url", "api_key_env", "max_concurrency", "timeout_s", "attempts"),
+            # Of candidates that are drawn alike, any one is made, and no other.
+            *("caption_num", "keep_candidate_mode"),
+        }
     )
     without_effect: ClassVar[Mapping[str, str]] = {
         "keep_original_sample": "a clip has one row, with its caption in a column",
@@ -65,10 +69,6 @@ class CaptionFromVideo(BuiltIn):
     """Candidates, of which one is kept."""
     keep_candidate_mode: Literal["random_any"] = "random_any"
     prompt: str | None = None
-    frame_field: str | None = None
-    """Look at the frames that video_extract_frames_mapper took, at most ``frame_num`` of them."""
-    frame_sampling_method: Literal["all_keyframes", "uniform"] = "all_keyframes"
-    frame_num: Annotated[int, Field(ge=1)] = 3
     horizontal_flip: bool = False
     vertical_flip: bool = False
 

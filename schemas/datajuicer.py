@@ -2,6 +2,7 @@
 
 The table beside this module is made by ``docs/generate_operators.py`` of one version of the
 package. Nothing of DataJuicer is imported or run: a recipe is checked where it is not installed.
+Imported in DataJuicer's environment as well, so it needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import json
 import math
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+SERVER_KEY = "CLIPLAKE_KEY_DATAJUICER"
+"""The environment variable whose value operators send to the servers that a recipe names."""
 TABLE = Path(__file__).with_name("datajuicer_operators.json")
 
 _WHOLE_DATA_SET = "it needs the whole data set, and a stream has no end"
 _ONE_ROW = "it makes several samples of one, and a clip is one row"
 _CHANGES_VIDEO = (
     "it writes another video, and a clip is a range of the uploaded one: nothing is encoded here"
+)
+_CHANGES_IMAGES = (
+    "it writes other images, and a clip's frames are those of the uploaded video: no later stage "
+    "would see what it wrote"
 )
 _ENTRIES = "name the operators themselves under process, in their order"
 
@@ -43,11 +51,6 @@ _NAMES_REFUSED = {
     ),
     **dict.fromkeys(
         (
-            "video_face_blur_mapper",
-            "video_ffmpeg_wrapped_mapper",
-            "video_remove_watermark_mapper",
-            "video_resize_aspect_ratio_mapper",
-            "video_resize_resolution_mapper",
             "video_trajectory_overlay_mapper",
             "video_undistort_mapper",
         ),
@@ -80,6 +83,8 @@ _NAMES_REFUSED = {
     ),
 }
 _AUDIO_FILES = "it reads audio files, and a clip is a range of a video"
+_SOUND = "it listens to the sound of a clip, and clips are decoded without sound"
+_NOTHING_READ = "it reads none of video, images and text, which is what a clip has"
 
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),
@@ -90,6 +95,17 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "null": (type(None),),
 }
+
+
+class Modality(StrEnum):
+    """A part of a clip that an operator can be given."""
+
+    VIDEO = "video"
+    """An exact cut of the clip."""
+    FRAMES = "frames"
+    """Its sampled frames, as images."""
+    TEXT = "text"
+    """Its caption."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,12 @@ class Signature:
     kind: str
     """``filter``, ``mapper`` or one of those that cannot stream."""
     parameters: dict[str, Parameter]
+    reads: frozenset[Modality] = frozenset()
+    """What it is given of a clip."""
+    writes: frozenset[Modality] = frozenset()
+    """What its code puts something else in place of."""
+    sound: bool = False
+    """Whether its code is about sound."""
     bounds: tuple[tuple[str, str | None, str | None], ...] = ()
     """Of a filter whose verdict is that statistics lie in ranges: each statistic, and the
     parameters that are its lower and its upper bound, both included. Else empty."""
@@ -155,7 +177,13 @@ class Signature:
             return _AUDIO_FILES
         if "valid_dataset" in self.parameters:
             return f"it compares with a data set of its own: {_WHOLE_DATA_SET}"
-        return None
+        if self.sound:
+            return _SOUND
+        if Modality.VIDEO in self.writes:
+            return _CHANGES_VIDEO
+        if Modality.FRAMES in self.writes:
+            return _CHANGES_IMAGES
+        return None if self.reads else _NOTHING_READ
 
 
 @dataclass(frozen=True)
@@ -168,6 +196,8 @@ class Signatures:
     """Parameters that every operator, or every filter, takes for how it runs."""
     config_keys: frozenset[str]
     """Keys at the top of a configuration file."""
+    result_names: frozenset[str]
+    """Names under which operators leave statistics and tags."""
 
 
 @cache
@@ -181,6 +211,7 @@ def signatures() -> Signatures:
         operators={n: _signature(n, e, judging) for n, e in content["operators"].items()},
         base_parameters=frozenset(content["base_parameters"]) | (every_filter.keys() - judging),
         config_keys=frozenset(content["config_keys"]),
+        result_names=frozenset(n for names in content["result_names"].values() for n in names),
     )
 
 
@@ -190,6 +221,9 @@ def _signature(name: str, entry: dict[str, Any], judging: dict[str, Parameter]) 
         name=name,
         kind=entry["kind"],
         parameters=({**judging, **parameters} if entry["kind"] == "filter" else parameters),
+        reads=frozenset(map(Modality, entry.get("reads", ()))),
+        writes=frozenset(map(Modality, entry.get("writes", ()))),
+        sound=entry.get("sound", False),
         bounds=tuple((s, lower, upper) for s, lower, upper in entry.get("bounds", ())),
     )
 

@@ -6,7 +6,6 @@ would not happen as written is an error, with the nearest name if it looks like 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from pydantic import ValidationError
 
 from schemas.datajuicer import Signature, signatures
 from schemas.operators import OPERATORS, BuiltIn, DataJuicerOperator, Operator
+from schemas.parameters import check_finite, check_harmless, check_plain
 from schemas.plugins import custom_stage, is_custom
 from schemas.problems import ConfigError, explain, nearest
 
 _BASE_REASON = "how and on what an operator runs, and what it is given, is decided here"
-_NEVER_TRUE = {
-    "skip_op_error": "a clip that fails becomes a dead letter, and is never dropped without a word",
-    "trust_remote_code": "a model's own code is never run",
-}
+_SKIP_ERRORS = "skip_op_error"
+_VLLM = "enable_vllm"
 _KEEP_ORIGINAL = "keep_original_sample"
 
 
@@ -42,8 +40,9 @@ class Entries:
             raise ConfigError(f"{where}: one operator an entry, and this has {', '.join(entry)}")
         ((name, given),) = entry.items()
         parameters = given or {}
+        check_plain(parameters, f"{where}.{name}")
         if is_custom(name):
-            _check_plain(parameters, f"{where}.{name}")
+            check_finite(parameters, f"{where}.{name}")
             try:
                 return custom_stage(name, parameters, self._folder)
             except ValueError as error:
@@ -83,14 +82,14 @@ class Entries:
     ) -> DataJuicerOperator:
         if reason := signature.why_not():
             raise ConfigError(f"{where}: cannot run on a stream of clips: {reason}")
+        check_harmless(given, where)
         given = self._without_base(signature.name, given, signature.parameters, where)
+        _check_vllm(signature, given, where)
         parameters = {}
         for name, value in given.items():
             parameter = signature.parameters[name]
             if problem := parameter.problem(value):
                 raise ConfigError(f"{where}: {name} {problem}")
-            if name in _NEVER_TRUE and value is True:
-                raise ConfigError(f"{where}: {name}: true is refused: {_NEVER_TRUE[name]}")
             if parameter.is_float and isinstance(value, int):
                 # 2 and 2.0 are one value, and have to have one fingerprint.
                 value = float(value)
@@ -104,7 +103,7 @@ class Entries:
             parameters[_KEEP_ORIGINAL] = False
             if given.get(_KEEP_ORIGINAL):
                 self._warn(signature.name, _KEEP_ORIGINAL, "a clip has one row")
-        _check_plain(parameters, where)
+        check_finite(parameters, where)
         return DataJuicerOperator(
             name=signature.name,
             kind=signature.kind,
@@ -124,9 +123,12 @@ class Entries:
             if name not in base:
                 near = nearest(str(name), [*own, *base])
                 raise ConfigError(f"{where}: unknown key {name!r}{near}")
-            if name in _NEVER_TRUE:
-                if value not in (None, False):
-                    raise ConfigError(f"{where}: {name}: true is refused: {_NEVER_TRUE[name]}")
+            if name == _SKIP_ERRORS:
+                if value is not None and value is not False:
+                    raise ConfigError(
+                        f"{where}: {name}: true is refused: a clip that fails becomes a dead "
+                        "letter, and is never dropped without a word"
+                    )
             else:
                 self._warn(op, name, _BASE_REASON)
         return {name: value for name, value in given.items() if name in own}
@@ -135,14 +137,11 @@ class Entries:
         self._warnings.append(f"{op}: {name} has no effect: {reason}")
 
 
-def _check_plain(parameters: dict[str, Any], where: str) -> None:
-    """Parameters go to other processes and into fingerprints as JSON."""
-    for name, value in parameters.items():
-        if not str(name).isidentifier():
-            raise ConfigError(f"{where}: {name!r} cannot be the name of a parameter")
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            raise ConfigError(
-                f"{where}: {name} should be made of texts, numbers, booleans, lists and mappings"
-            ) from None
+def _check_vllm(signature: Signature, given: dict[str, Any], where: str) -> None:
+    """Its engine runs in processes of its own, out of reach of what guards an operator's."""
+    parameter = signature.parameters.get(_VLLM)
+    if parameter is not None and given.get(_VLLM, parameter.default):
+        raise ConfigError(
+            f"{where}: {_VLLM}: true is refused: DataJuicer's operators run on the CPU, in one "
+            f"guarded process; write {_VLLM}: false"
+        )

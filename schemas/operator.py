@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+FrameSampling = Literal["all_keyframes", "uniform"]
 
 
 class Operator(BaseModel):
@@ -48,13 +50,17 @@ class Operator(BaseModel):
         """The model that it loads, of a hub or from a folder; None if it loads none."""
         return None
 
+    def unread(self) -> frozenset[str]:
+        """Parameters that nothing looks at, the others being as they are."""
+        return frozenset()
+
     def entry(self) -> dict[str, Any]:
         """The operator as an entry of ``process``, of which an equal one is read again."""
         return {self.op: self.model_dump(mode="json")}
 
     def score_parameters(self) -> dict[str, Any]:
         """What the operator's scores depend on."""
-        others = set(self.gate_parameters | self.running_parameters)
+        others = set(self.gate_parameters | self.running_parameters | self.unread())
         return {"op": self.op, **self.model_dump(mode="json", exclude=others)}
 
     def gates(self) -> dict[str, Any]:
@@ -84,3 +90,26 @@ class BuiltIn(Operator):
     """Parameters of DataJuicer that are read and mean nothing here, each with the reason."""
     refused: ClassVar[Mapping[str, str]] = {}
     """Parameters of DataJuicer that may only have their default, each with the reason."""
+
+
+class LooksAtFrames(BuiltIn):
+    """An operator whose model looks at some frames of a clip."""
+
+    frame_field: str | None = None
+    """Look at the frames that video_extract_frames_mapper took, at most ``frame_num`` of them."""
+    frame_sampling_method: FrameSampling = "all_keyframes"
+    frame_num: Annotated[int, Field(ge=1)] = 3
+
+    def unread(self) -> frozenset[str]:
+        if self.frame_field is not None:
+            return frozenset({"frame_sampling_method"})
+        return unread_of_sampling(self.frame_sampling_method)
+
+    def score_parameters(self) -> dict[str, Any]:
+        # A recipe has those frames once, so what it calls them changes nothing.
+        return {**super().score_parameters(), "frame_field": self.frame_field is not None}
+
+
+def unread_of_sampling(method: FrameSampling) -> frozenset[str]:
+    """The parameters that a method of sampling does not look at."""
+    return frozenset({"frame_num"} if method == "all_keyframes" else ())

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from schemas.captioning import CaptionFromVideo
-from schemas.operator import BuiltIn, Operator
+from schemas.operator import (
+    BuiltIn,
+    FrameSampling,
+    LooksAtFrames,
+    Operator,
+    unread_of_sampling,
+)
 from schemas.plugins import CustomStage, DataJuicerOperator
 
 __all__ = [
@@ -34,7 +40,6 @@ __all__ = [
     "SplitByScene",
 ]
 
-FrameSampling = Literal["all_keyframes", "uniform"]
 Reduce = Literal["avg", "max", "min"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -93,6 +98,7 @@ class ExtractFrames(BuiltIn):
 
     op = "video_extract_frames_mapper"
     stage = "frames"
+    running_parameters = frozenset({"output_format", "frame_field"})
     without_effect: ClassVar[Mapping[str, str]] = {
         "frame_dir": "frames are stored in the table clip_frames",
         "frame_key": "frames are stored in the table clip_frames",
@@ -107,6 +113,9 @@ class ExtractFrames(BuiltIn):
     """Either is read; frames are always stored as JPEG in ``clip_frames``."""
     frame_field: Annotated[str, Field(min_length=1)] = "video_frames"
     """The name by which later operators may ask for these frames."""
+
+    def unread(self) -> frozenset[str]:
+        return unread_of_sampling(self.frame_sampling_method)
 
 
 class _ScoreFilter(BuiltIn):
@@ -124,7 +133,7 @@ class _ScoreFilter(BuiltIn):
         return self
 
 
-class NsfwFilter(_ScoreFilter):
+class NsfwFilter(_ScoreFilter, LooksAtFrames):
     """Score a clip's frames for safety; fails closed."""
 
     op = "video_nsfw_filter"
@@ -138,11 +147,10 @@ class NsfwFilter(_ScoreFilter):
     trust_remote_code: Literal[False] = False
     min_score: float = 0.0
     max_score: float = 0.5
-    frame_field: str | None = None
-    """As in `CaptionFromVideo`."""
-    frame_sampling_method: FrameSampling = "all_keyframes"
-    frame_num: Annotated[int, Field(ge=1)] = 3
     reduce_mode: Reduce = "avg"
+
+    def unread(self) -> frozenset[str]:
+        return super().unread() | ({"hf_nsfw_model"} if self.checkpoint is None else set())
 
     @property
     def checkpoint(self) -> str | None:
@@ -179,7 +187,7 @@ class MotionScoreFilter(_ScoreFilter):
     """Divide by the frame's diagonal."""
 
 
-class AestheticsFilter(_ScoreFilter):
+class AestheticsFilter(_ScoreFilter, LooksAtFrames):
     """Score a clip's frames for aesthetics."""
 
     op = "video_aesthetics_filter"
@@ -191,11 +199,11 @@ class AestheticsFilter(_ScoreFilter):
     trust_remote_code: Literal[False] = False
     min_score: float = 0.4
     max_score: float = 1.0
-    frame_field: str | None = None
-    """As in `CaptionFromVideo`."""
     frame_sampling_method: FrameSampling = "uniform"
-    frame_num: Annotated[int, Field(ge=1)] = 3
     reduce_mode: Reduce = "avg"
+
+    def score_parameters(self) -> dict[str, Any]:
+        return {**super().score_parameters(), "hf_scorer_model": self.checkpoint}
 
     @property
     def checkpoint(self) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from schemas.datajuicer import Signature, signatures
 from schemas.operator import Operator
 
 _CUSTOM = re.compile(
     r"(?P<file>.+\.py):(?P<class_name>[A-Za-z_]\w*)(?:@(?P<sha256>[0-9a-f]{64}))?", re.ASCII
 )
+_NAMING = ("_field", "_key", "_name")
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -37,6 +39,20 @@ class DataJuicerOperator(Operator):
     @property
     def stage(self) -> str:
         return self.name
+
+    @property
+    def signature(self) -> Signature:
+        """What is known of it without DataJuicer."""
+        return signatures().operators[self.name]
+
+    def result_names(self) -> set[str]:
+        """Names that its parameters say, under which it may leave something."""
+        texts = {
+            name: self.parameters.get(name, parameter.default)
+            for name, parameter in self.signature.parameters.items()
+            if name.endswith(_NAMING)
+        }
+        return {text for text in texts.values() if isinstance(text, str)}
 
     def entry(self) -> dict[str, Any]:
         return {self.name: self.parameters}
@@ -116,7 +132,11 @@ def custom_stage(key: str, parameters: dict[str, Any], folder: Path) -> CustomSt
     match = _CUSTOM.fullmatch(key)
     if match is None:
         raise ValueError(f"{key!r} should be like my_stage.py:MyStage")
-    file = (folder / Path(match["file"]).expanduser()).resolve()
+    try:
+        file = (folder / Path(match["file"]).expanduser()).resolve()
+    except RuntimeError as error:
+        # No such user's home, or links that lead in a circle.
+        raise ValueError(f"{match['file']} cannot be found: {error}") from None
     try:
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:

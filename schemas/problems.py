@@ -49,6 +49,9 @@ def read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{where}: not YAML that can be read: nested too deeply") from None
+    except ValueError as error:
+        # Dates that there are none of, and numbers of thousands of digits.
+        raise ConfigError(f"{where}: not YAML that can be read: {error}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,9 +15,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas import recipe_keys
+from schemas.datajuicer import Modality
 from schemas.entries import Entries
 from schemas.ids import fingerprint
-from schemas.operators import DurationFilter, ExtractFrames, Operator, SplitByScene
+from schemas.operators import (
+    CaptionFromVideo,
+    DataJuicerOperator,
+    DurationFilter,
+    ExtractFrames,
+    Operator,
+    SplitByScene,
+)
 from schemas.problems import ConfigError, explain, nearest, read_yaml
 
 Compat = Literal["dj", "fixed"]
@@ -68,10 +76,12 @@ class Recipe:
     @property
     def scores_fingerprint(self) -> str:
         """Changes when a clip's scores would."""
+        # Only models of the hub are shown other pixels, or asked for another class.
+        follows_compat = any(operator.checkpoint is not None for operator in self.operators)
         return fingerprint(
             {
                 "operators": [operator.score_parameters() for operator in self.operators],
-                "compat": self.compat,
+                "compat": self.compat if follows_compat else None,
                 "score_rejected": self.score_rejected,
             }
         )
@@ -90,11 +100,11 @@ class Recipe:
 
 def load_recipe(path: str | Path) -> Recipe:
     """A recipe from a file; `ConfigError` names the key that is wrong and the nearest right one."""
-    file = Path(path).expanduser()
     try:
+        file = Path(path).expanduser()
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {file} cannot be read: {error}") from None
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error}") from None
     return parse_recipe(text, where=str(file), default_name=file.stem, folder=file.resolve().parent)
 
 
@@ -179,6 +189,7 @@ def _assemble(
             "it drops clips before any is decoded again"
         )
     _check_frame_fields(rest, where)
+    _check_captions(rest, where)
     return Recipe(
         name=head.project_name or default_name,
         split=split,
@@ -226,4 +237,21 @@ def _check_frame_fields(operators: list[Operator], where: str) -> None:
             raise ConfigError(
                 f"{where}: {operator.op}: frame_field {wanted!r} is not what an "
                 f"{ExtractFrames.op} before it gives{nearest(wanted, taken)}"
+            )
+
+
+def _check_captions(operators: list[Operator], where: str) -> None:
+    """An operator of DataJuicer may only read a caption that an earlier one has written."""
+    captioned = False
+    for operator in operators:
+        if isinstance(operator, CaptionFromVideo):
+            captioned = True
+        elif (
+            isinstance(operator, DataJuicerOperator)
+            and Modality.TEXT in operator.signature.reads
+            and not captioned
+        ):
+            raise ConfigError(
+                f"{where}: {operator.op} reads the caption, and no operator before it writes one; "
+                f"put {CaptionFromVideo.op} before it"
             )

@@ -9,6 +9,7 @@ import pytest
 
 from processors.datajuicer.hosts import DataJuicerHost
 from processors.datajuicer.stage import DataJuicerStage
+from schemas.datajuicer import signatures
 from schemas.operators import DataJuicerOperator
 from schemas.settings import CHECKOUT, Settings, load_settings
 
@@ -31,8 +32,8 @@ def settings_in(folder: Path, **pool: Any) -> Settings:
 
 
 def operator(name: str, parameters: dict[str, Any] | None = None) -> DataJuicerOperator:
-    kind = name.rpartition("_")[2]
-    return DataJuicerOperator(name=name, kind=kind, parameters=parameters or {}, version="1.6.1")
+    kind, version = name.rpartition("_")[2], signatures().version
+    return DataJuicerOperator(name=name, kind=kind, parameters=parameters or {}, version=version)
 
 
 def stage_on(
@@ -40,9 +41,8 @@ def stage_on(
     settings: Settings,
     name: str,
     parameters: dict[str, Any] | None = None,
-    captioned: bool = True,
 ) -> DataJuicerStage:
     """A stage of one operator that ``host`` has, set up."""
-    stage = DataJuicerStage(operator(name, parameters), host, settings, captioned=captioned)
+    stage = DataJuicerStage(operator(name, parameters), host, settings)
     stage.setup()
     return stage

@@ -96,6 +96,32 @@ def test_a_mapper_judges_nothing_and_a_filter_does() -> None:
     assert steps[3].gate["prob_threshold"] == 0.8
 
 
+def test_a_mapper_that_rewrites_the_caption_is_said_to_write_it() -> None:
+    steps = steps_of(
+        parse(
+            SPLIT + "  - video_captioning_from_video_mapper\n  - clean_links_mapper\n"
+            "  - extract_keyword_mapper\n  - text_length_filter"
+        )
+    )
+    assert ["caption" in step.writes for step in steps[3:]] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("text_length_filter", "no operator before it writes one"),
+        ("general_field_filter", "reads none of video, images and text"),
+        ("image_blur_mapper", "writes other images"),
+        ("video_audio_ASR_mapper", "listens to the sound"),
+    ],
+)
+def test_check_refuses_what_a_start_would(tmp_path: Path, entry: str, says: str) -> None:
+    (tmp_path / "mine.yaml").write_text(SPLIT + f"  - {entry}")
+    done = cliplake("recipe", "check", "mine.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
 def test_a_stage_of_the_users_own_is_shown_by_what_its_class_declares(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from processors.stage import Resources, Stage\n"

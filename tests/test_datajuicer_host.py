@@ -17,12 +17,14 @@ from media import sample, write_video
 from processors.chain import ClipResult, EnrichmentChain
 from processors.datajuicer.hosts import ChildProcess, DataJuicerHost, HostGone
 from processors.errors import DependencyFault, MediaError, StageStartError
+from schemas.datajuicer import signatures
 from schemas.reasons import ClipStatus, RejectReason
 from schemas.recipe import Recipe, parse_recipe
 from schemas.settings import Settings
 
 pytestmark = pytest.mark.datajuicer
 
+VERSION = signatures().version
 TEXT = "a caption of the clip"
 OPERATORS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("text_length_filter", {}),
@@ -58,6 +60,13 @@ def host(settings: Settings) -> Iterator[DataJuicerHost]:
     host.close()
 
 
+def start(process: ChildProcess, name: str, **parameters: Any) -> dict[str, Any]:
+    """What a host says that is to build one operator."""
+    wanted = [(name, parameters, ["text"])]
+    answer: dict[str, Any] = process.call("start", VERSION, wanted, deadline_s=120)
+    return answer
+
+
 def process_of_host() -> psutil.Process:
     """The child that runs operators, the youngest of them."""
     children = [
@@ -88,21 +97,16 @@ def test_an_interpreter_without_datajuicer_is_said_to_be(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("image_blur_mapper", "it writes new images"),
-        ("video_resize_resolution_mapper", "it writes new videos"),
-        ("audio_duration_filter", "it reads audio"),
-        ("document_deduplicator", "only filters and mappers"),
-        ("general_field_filter", "it reads none of video, images and text"),
         ("text_lenght_filter", "DataJuicer has no operator of this name"),
         # Installs are prevented; the package that is missing is named.
         ("chinese_convert_mapper", "it needs the package opencc"),
         ("video_undistort_mapper", "it needs the package opencv-contrib-python"),
     ],
 )
-def test_what_cannot_run_on_clips_is_refused_at_the_start(
+def test_what_cannot_be_built_is_said_at_the_start(
     bare: ChildProcess, name: str, reason: str
 ) -> None:
-    answer = bare.call("start", [(name, {})], deadline_s=60)
+    answer = start(bare, name)
     assert answer["error"].startswith(f"operator {name} cannot start: ")
     assert reason in answer["error"]
 
@@ -118,21 +122,21 @@ def bare(folder: Path) -> Iterator[ChildProcess]:
 
 
 def test_a_model_that_is_not_there_is_missed_at_the_start(bare: ChildProcess) -> None:
-    answer = bare.call("start", [("token_num_filter", {})], deadline_s=60)
+    answer = start(bare, "token_num_filter")
     assert "operator token_num_filter cannot start" in answer["error"]
     assert "offline" in answer["error"]
 
 
 def test_nothing_is_downloaded_where_the_hub_is_offline(bare: ChildProcess) -> None:
-    answer = bare.call("start", [("flagged_words_filter", {})], deadline_s=60)
+    answer = start(bare, "flagged_words_filter")
     assert "HF_HUB_OFFLINE is set, and it tried to download" in answer["error"]
 
 
-def test_a_text_operator_without_a_caption_before_it_cannot_start(
-    host: DataJuicerHost, settings: Settings
-) -> None:
-    with pytest.raises(StageStartError, match="no operator before it writes one"):
-        stage_on(host, settings, "text_length_filter", captioned=False)
+def test_another_version_than_recipes_are_read_by_is_said_to_be_one(bare: ChildProcess) -> None:
+    answer = bare.call("start", "1.5.0", [], deadline_s=60)
+    assert answer["error"].startswith(
+        f"DataJuicer is version {VERSION}, and recipes are read by the signatures of 1.5.0; "
+    )
 
 
 def test_a_package_that_is_missed_with_the_first_clip_blames_no_clip(
@@ -161,8 +165,21 @@ def test_a_host_that_hangs_is_ended_at_the_deadline(
     stopped = process_of_host()
     stopped.send_signal(signal.SIGSTOP)
     with pytest.raises(HostGone, match="gave no answer within 1 s"):
-        host.run("text_length_filter", [{"text": TEXT}], deadline_s=1)
+        host.run("text_length_filter", {"text": TEXT}, deadline_s=1)
     assert not stopped.is_running()
+
+
+def test_a_clip_that_hangs_its_operator_costs_no_other_one_its_place(folder: Path) -> None:
+    # Its matches of a long text double with every letter.
+    operators = [("clean_links_mapper", {"pattern": "(a|a)+$"})]
+    settings = settings_in(folder, operator_timeout_s=5.0)
+    host = DataJuicerHost(settings, operators)
+    stage = stage_on(host, settings, *operators[0])
+    first, hangs, last = stage.run([{"caption": c} for c in ("b a", "a" * 60 + "b", "c a")])
+    host.close()
+    assert isinstance(hangs, MediaError)
+    assert "gave no answer within 5 s, twice" in hangs.error
+    assert [r["caption"] for r in (first, last) if not isinstance(r, MediaError)] == ["b ", "c "]
 
 
 def test_a_host_that_cannot_come_back_blames_no_clip(
@@ -171,7 +188,7 @@ def test_a_host_that_cannot_come_back_blames_no_clip(
     host.close()
     monkeypatch.setattr(host, "_python", Path("/nowhere/bin/python"))
     with pytest.raises(DependencyFault, match="/nowhere/bin/python"):
-        host.run("text_length_filter", [{"text": TEXT}], deadline_s=20)
+        host.run("text_length_filter", {"text": TEXT}, deadline_s=20)
 
 
 def recipe_of(text: str) -> Recipe:

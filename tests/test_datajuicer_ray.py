@@ -74,7 +74,7 @@ def test_an_actor_that_does_not_answer_in_time_is_ended(
     host: DataJuicerHost, settings: Settings
 ) -> None:
     with pytest.raises(HostGone, match="gave no answer within 0 s"):
-        host.run("text_length_filter", [{"text": TEXT}], deadline_s=0)
+        host.run("text_length_filter", {"text": TEXT}, deadline_s=0)
     assert host._process is None
 
 

@@ -70,6 +70,11 @@ def decoded(stage: HostedStage) -> dict[str, Sample]:
     return found
 
 
+def test_the_page_shows_a_whole_stage_in_as_many_lines_as_it_says() -> None:
+    assert "A whole one\nhas 30 lines" in PAGE
+    assert len(block("python").splitlines()) <= 30
+
+
 def test_the_page_declares_what_it_says(stage: HostedStage) -> None:
     assert stage.name == "colourfulness"
     assert stage.resources == Resources(cpus=1)

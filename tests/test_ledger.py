@@ -32,9 +32,9 @@ def test_an_order_is_the_same_for_the_same_seed_and_holds_all_kinds(tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def chaos(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Chaos:
+def chaos(stack: Stack) -> Chaos:
     """Sent to and undisturbed so far; what comes later is compared with it."""
-    chaos = Chaos(stack, tmp_path_factory.mktemp("ledger"), random.randrange(100_000))
+    chaos = Chaos(stack, stack.settings.state_dir.parent, random.randrange(100_000))
     print(f"seed {chaos.seed}")
     first = chaos.undisturbed(20)
     assert first.verdict.clean, str(first.verdict)

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from processors.custom import load_stage_class, stage_of
+from processors.planning import custom_stages
 from schemas.problems import ConfigError
+from schemas.recipe import load_recipe
 from tests.own_stage import (
     AVAILABLE,
+    FRAMES,
+    HEAD,
     WHOLE,
     changed,
     framed,
@@ -105,6 +109,15 @@ def test_a_file_is_run_once_however_many_of_its_classes_are_used(tmp_path: Path)
         (changed('"mine"', '"decode"'), "name is 'decode', as of another stage"),
         (changed('"mine"', '"other"'), "name is 'other', as of another stage"),
         (
+            changed('"mine"', '"video_ocr_area_ratio_filter"'),
+            "name is 'video_ocr_area_ratio_filter', as of an operator of DataJuicer; give it one",
+        ),
+        (
+            changed('("twice",)', '("text_len",)'),
+            "outputs() names 'text_len', by which operators of DataJuicer leave or are given",
+        ),
+        (changed('("twice",)', '("clip_file",)'), "outputs() names 'clip_file', by which"),
+        (
             changed('("fps",)', '("fps")'),
             "inputs() returned 'fps', and should return a tuple of names, like ('sharpness',)",
         ),
@@ -139,6 +152,10 @@ def test_a_file_is_run_once_however_many_of_its_classes_are_used(tmp_path: Path)
         (framed('"uniform", 2', '"uniform", 0'), "frames() asks for 0 frames; frame_num is from 1"),
         (framed("Fitted(64)", "len"), "frames() resizes by <built-in function len>; use Fitted"),
         (framed('FrameRequest("pictures"', 'FrameRequest("fps"'), "a column that there is already"),
+        *(
+            (FRAMES.replace("pictures", column), f"into '{column}', a column that there is already")
+            for column in ("clip_file", "nsfw_score", "text_len")
+        ),
         (
             framed('("pictures", "fps")', '("fps",)'),
             "frames() puts them into 'pictures', which inputs() does not name; add it there",
@@ -152,6 +169,16 @@ def test_a_wrong_declaration_is_refused(tmp_path: Path, source: str, text: str) 
 def test_an_output_of_an_operator_before_is_not_given_again(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names 'twice', which an operator before it gives"):
         stage_of(operator(tmp_path, WHOLE), (*AVAILABLE, "twice"))
+
+
+def test_an_output_is_not_called_as_a_parameter_of_datajuicers_says(tmp_path: Path) -> None:
+    (tmp_path / "my_stage.py").write_text(HEAD + WHOLE, encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(
+        "process:\n  - video_split_by_scene_mapper\n  - my_stage.py:Mine\n"
+        "  - video_tagging_from_frames_mapper: {tag_field_name: twice}\n"
+    )
+    with pytest.raises(ConfigError, match="names 'twice', by which operators of DataJuicer"):
+        custom_stages(load_recipe(tmp_path / "r.yaml"))
 
 
 PARAMETERS = WHOLE + "    def __init__(self, threshold, factor=2): self.x = 1 / factor\n"

@@ -38,14 +38,15 @@ def test_every_operator_contributes_what_it_needs() -> None:
     assert plan.motion == MotionParameters(sampling_fps=4, size=200, relative=True)
 
 
-def test_quality_is_measured_on_the_models_frames_if_none_are_extracted() -> None:
+def test_no_other_operator_decides_on_which_frames_quality_is_measured() -> None:
     plan = plan_of(
         recipe(
             "video_nsfw_filter: "
             "{engine: open_nsfw_onnx, frame_sampling_method: uniform, frame_num: 4}"
         )
     )
-    assert plan.frames == FrameSampling("uniform", 4)
+    assert plan.frames == FrameSampling("all_keyframes")
+    assert [request.sampling for request in plan.requests] == [FrameSampling("uniform", 4)]
     assert not plan.jpeg
     assert plan.motion is None
 

@@ -165,7 +165,7 @@ def test_a_built_in_operator_has_no_reason_for_what_datajuicer_does_not_have() -
         ("video_nsfw_filter: {text_kye: a}", "did you mean 'text_key'?"),
         ("video_extract_frames_mapper: {duration: 2}", "duration cannot be 2"),
         ("video_motion_score_filter: {winsize: 9}", "winsize cannot be 9"),
-        ("llm_extract_mapper: {}", "input_keys, output_schema must be given"),
+        ("text_length_filter", "reads the caption, and no operator before it writes one"),
         ("video_nsfw_filter: {frame_field: video_frames}", "video_extract_frames_mapper before"),
     ],
 )
@@ -187,6 +187,21 @@ def test_what_would_not_happen_is_refused_with_the_nearest_name(entry: str, says
         ("video_split_by_duration_mapper", "there is one cut"),
         ("video_resize_resolution_mapper", "nothing is encoded"),
         ("audio_duration_filter", "reads audio files"),
+        *(
+            (name, "listens to the sound")
+            for name in (
+                "video_active_speaker_detect_mapper",
+                "video_audio_ASR_mapper",
+                "video_audio_detect_age_gender_mapper",
+                "video_audio_speech_emotion_mapper",
+                "video_captioning_from_audio_mapper",
+                "video_captioning_from_summarizer_mapper",
+                "video_tagging_from_audio_mapper",
+            )
+        ),
+        ("image_blur_mapper", "writes other images"),
+        ("general_field_filter", "reads none of video, images and text"),
+        ("python_lambda_mapper", "reads none of video, images and text"),
         ("python_file_mapper", "my_stage.py:MyStage"),
         ("video_split_by_scene_mapper", "a video is cut once"),
     ],
@@ -195,6 +210,53 @@ def test_what_cannot_run_on_a_stream_of_clips_is_refused_with_its_reason(
     entry: str, says: str
 ) -> None:
     assert says in refused(SPLIT + f"  - {entry}")
+
+
+LLM = "  - video_captioning_from_video_mapper\n  - llm_condition_filter: "
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ("{model_params: {trust_remote_code: true}}", "model_params.trust_remote_code: true is"),
+        ("{model_params: {a: [{trust_remote_code: 'yes'}]}}", "trust_remote_code: 'yes' is"),
+        ("{model_params: {trust-remote-code: 1}}", "trust-remote-code: 1 is refused"),
+        ("{sampling_params: {custom_generate: a/b}}", "model's own code is never run"),
+        ("{enable_vllm: true}", "write enable_vllm: false"),
+        ("{model_params: {api_key: sk-1}}", "model_params.api_key: keys and passwords"),
+        ("{model_params: {default_headers: {a: b}}}", "default_headers: keys and passwords"),
+        ("{model_params: {a: {Authorization: Bearer 1}}}", "CLIPLAKE_KEY_DATAJUICER"),
+        ("{model_params: {token: 1}}", "model_params.token: keys and passwords"),
+        ("{api_endpoint: 'https://me:1@example.org/'}", "api_endpoint: keys and passwords"),
+    ],
+)
+def test_neither_a_models_code_nor_a_key_hides_in_a_parameter(parameters: str, says: str) -> None:
+    assert says in refused(SPLIT + LLM + parameters)
+
+
+@pytest.mark.parametrize("value", ["'yes'", "1", "0", "'false'", "[]"])
+def test_what_is_true_for_a_library_is_not_taken_for_false(value: str) -> None:
+    entry = f"  - video_watermark_filter: {{trust_remote_code: {value}}}"
+    assert "trust_remote_code" in refused(SPLIT + entry)
+
+
+def test_a_server_may_be_named_and_a_model_that_is_not_trusted() -> None:
+    server = "base_url: 'http://localhost:8000/v1', trust_remote_code: false, max_tokens: 9"
+    operator = parse(SPLIT + LLM + f"{{model_params: {{{server}}}}}").operators[-1]
+    assert isinstance(operator, DataJuicerOperator)
+    assert operator.parameters["model_params"]["max_tokens"] == 9
+    # Names that only look like those of a secret.
+    parse(SPLIT + LLM + "{sampling_params: {max_new_tokens: 5, stop_token_ids: [1]}}")
+
+
+def test_a_mapper_of_texts_follows_what_writes_one() -> None:
+    recipe = parse(
+        SPLIT + "  - video_captioning_from_video_mapper\n  - clean_links_mapper\n"
+        "  - text_length_filter"
+    )
+    assert len(recipe.operators) == 3
+    early = "  - clean_links_mapper\n  - video_captioning_from_video_mapper"
+    assert "put video_captioning_from_video_mapper before it" in refused(SPLIT + early)
 
 
 def test_nothing_stands_before_the_split() -> None:
@@ -247,10 +309,13 @@ def test_a_value_that_is_written_otherwise_or_is_the_default_changes_no_fingerpr
 
 
 def test_a_mapper_that_would_add_a_sample_gives_the_clip_its_one() -> None:
-    captions = last("video_captioning_from_frames_mapper: {frame_num: 5}")
+    captioner = "  - video_captioning_from_video_mapper\n"
+    captions = last("video_captioning_from_frames_mapper: {frame_num: 5}", captioner)
     assert captions.parameters == {"frame_num": 5, "keep_original_sample": False}
-    asked = parse(SPLIT + "  - video_captioning_from_frames_mapper: {keep_original_sample: true}")
-    assert asked.operators[0].entry() == {
+    asked = parse(
+        SPLIT + captioner + "  - video_captioning_from_frames_mapper: {keep_original_sample: true}"
+    )
+    assert asked.operators[1].entry() == {
         "video_captioning_from_frames_mapper": {"keep_original_sample": False}
     }
     assert "a clip has one row" in asked.warnings[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.operators import (
+    DEFAULT_SCORER,
     OPERATORS,
     AestheticsFilter,
     CaptionFromVideo,
@@ -120,9 +121,92 @@ def test_a_threshold_changes_the_verdicts_fingerprint_and_no_other() -> None:
 
 
 def test_a_model_or_its_sampling_changes_the_scores_fingerprint() -> None:
-    texts = ["{}", "{hf_nsfw_model: other/model}", "{frame_num: 5}", "{reduce_mode: max}"]
-    prints = {parse(SPLIT + f"  - video_nsfw_filter: {t}").scores_fingerprint for t in texts}
-    assert len(prints) == len(texts)
+    uniform = "frame_sampling_method: uniform"
+    texts = [
+        *("{}", "{hf_nsfw_model: other/model}", "{reduce_mode: max}"),
+        *(f"{{{uniform}}}", f"{{{uniform}, frame_num: 5}}"),
+    ]
+    assert len({scores(f"video_nsfw_filter: {text}") for text in texts}) == len(texts)
+
+
+EXTRACT = "video_extract_frames_mapper: {frame_sampling_method: uniform%s}"
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        [[EXTRACT % more] for more in ("", ", output_format: path", ", frame_field: mine")],
+        [
+            [
+                EXTRACT % f", frame_field: {name}",
+                f"video_nsfw_filter: {{frame_field: {own}}}",
+            ]
+            for name, own in (("a", "a"), ("b", "b"), ("b", "b, frame_sampling_method: uniform"))
+        ],
+        [["video_nsfw_filter: {frame_num: 7}"], ["video_nsfw_filter"]],
+        [["video_extract_frames_mapper: {frame_num: 7}"], ["video_extract_frames_mapper"]],
+        [
+            [f"video_nsfw_filter: {{engine: open_nsfw_onnx{more}}}"]
+            for more in ("", ", hf_nsfw_model: other/model")
+        ],
+        [
+            [f"video_aesthetics_filter: {{hf_scorer_model: {model}}}"]
+            for model in ("''", DEFAULT_SCORER)
+        ],
+        [
+            [f"video_captioning_from_video_mapper{more}"]
+            for more in ("", ": {caption_num: 3}", ": {frame_num: 7}")
+        ],
+    ],
+)
+def test_what_nothing_looks_at_changes_no_scores_fingerprint(alike: list[list[str]]) -> None:
+    assert len({scores(*operators) for operators in alike}) == 1
+
+
+def test_frames_that_were_extracted_are_others_than_an_operators_own() -> None:
+    extract = "video_extract_frames_mapper"
+    asked = ["", ": {frame_field: video_frames}", ": {frame_field: video_frames, frame_num: 2}"]
+    assert len({scores(extract, f"video_nsfw_filter{more}") for more in asked}) == 3
+
+
+def test_compat_changes_scores_only_where_a_model_of_the_hub_is_asked() -> None:
+    for operators, prints in ((["video_nsfw_filter"], 2), (["video_motion_score_filter"], 1)):
+        found = {scores(*operators, head=f"compat: {c}\n") for c in ("dj", "fixed")}
+        assert len(found) == prints
+
+
+def scores(*operators: str, head: str = "") -> str:
+    lines = "\n".join(f"  - {operator}" for operator in operators)
+    found: str = parse(head + SPLIT + lines).scores_fingerprint
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1: x\na: y\nprocess: []", "unknown key '1'"),
+        (SPLIT + "  - {1: x, a: y}", "process.1"),
+        (SPLIT + "  - video_nsfw_filter: {1: x, a: y}", "process.1"),
+        (SPLIT + "  - video_watermark_filter: {model_params: {1: x}}", "model_params"),
+        (SPLIT + "  - llm_condition_filter: {model_params: {1: x, a: y}}", "has the key 1"),
+        (
+            SPLIT + "  - llm_condition_filter: {model_params: {a: &a [*a]}}",
+            "model_params is nested",
+        ),
+        (SPLIT + "  - '~nobody-of-this-name/x.py:Stage'", "cannot be found"),
+        (SPLIT + '  - "a\\0.py:Stage"', "process[1]"),
+        ("process: 2026-13-45", "month must be"),
+        (f"process: 1{'0' * 5000}", "not YAML that can be read"),
+        (SPLIT + f"  - video_nsfw_filter: {{frame_num: 0x{'f' * 5000}}}", "frame_num should be"),
+    ],
+)
+def test_keys_of_other_kinds_and_odd_paths_are_a_line_like_all_else(text: str, says: str) -> None:
+    assert says in refused(text)
+
+
+def test_a_recipe_in_the_home_of_nobody_cannot_be_read() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_recipe("~nobody-of-this-name/recipe.yaml")
 
 
 def test_durations_are_a_gate_and_the_split_is_of_its_own() -> None:

@@ -1,7 +1,9 @@
-"""What an operator of DataJuicer may not do while it runs: install packages, or fetch offline.
+"""What an operator of DataJuicer may not do while it runs: install packages, fetch offline, or run
+code that came with a model.
 
 Many of its operators install what they miss, with pip and from wherever it says; here a missing
-package is an error with its name. Runs in DataJuicer's environment, and needs nothing but Python.
+package is an error with its name. Some have a model's own code run, whatever a recipe says; here
+that is an error as well. Runs in DataJuicer's environment, and needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,11 @@ _INSTALLERS = frozenset({"pip", "pip3", "uv", "mim", "conda", "poetry", "pipenv"
 _FETCHERS = frozenset({"git", "wget", "curl", "gdown"})
 _DOWNLOADERS = ("requests.", "urllib.request", "wget")
 """Modules by which DataJuicer downloads files; model servers are asked by others."""
+_CACHES = (
+    *("HF_HOME", "HF_HUB_CACHE", "HF_MODULES_CACHE", "TORCH_HOME", "MODELSCOPE_CACHE"),
+    *("XDG_CACHE_HOME", "CACHE_HOME", "DATA_JUICER_CACHE_HOME", "DATA_JUICER_MODELS_CACHE"),
+)
+"""Variables that name folders of models; without them they are in ``~/.cache``."""
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 
@@ -38,6 +45,66 @@ def forbid_installs_and_fetches() -> None:
             _check_host(arguments[0])
 
     sys.addaudithook(check)
+
+
+def forbid_code_of_models() -> None:
+    """From here on, for this process: `PermissionError` where a model's own code would be run.
+
+    Libraries copy that code into their caches before they import it, so nothing in there is run,
+    Python or binary, whoever asks for it. transformers is told as well, and so says it earlier.
+    """
+    here = {Path(place).resolve() for place in (sys.prefix, sys.base_prefix)}
+    named = [os.environ[name] for name in _CACHES if name in os.environ]
+    caches = {Path(place).expanduser().resolve() for place in ("~/.cache", *named)}
+
+    def check(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "exec":
+            file = getattr(arguments[0], "co_filename", "")
+        elif event in ("import", "ctypes.dlopen"):
+            # Of extension modules and libraries; other imports have no file here.
+            file = arguments[event == "import"]
+        else:
+            return
+        if not (isinstance(file, str) and file.startswith(os.sep)):
+            return  # `<string>` and the like
+        path = Path(file)
+        found = path.resolve()
+        cached = any(path.is_relative_to(c) or found.is_relative_to(c) for c in caches)
+        if cached and not any(found.is_relative_to(place) for place in here):
+            raise PermissionError(_own_code(file))
+
+    sys.addaudithook(check)
+    _tell_transformers()
+
+
+def _tell_transformers() -> None:
+    try:
+        from transformers import dynamic_module_utils
+    except ImportError:
+        return
+
+    def resolve(
+        trust_remote_code: object,
+        model_name: object,
+        has_local_code: bool,
+        has_remote_code: bool,
+        *_: object,
+        **__: object,
+    ) -> bool:
+        if has_remote_code and (trust_remote_code or not has_local_code):
+            raise PermissionError(_own_code(model_name))
+        return False
+
+    def refuse(class_name: object, module_path: object, **_: object) -> None:
+        raise PermissionError(_own_code(f"{class_name} in {module_path}"))
+
+    # Before any other module of it has taken them by name.
+    dynamic_module_utils.resolve_trust_remote_code = resolve
+    dynamic_module_utils.get_class_in_module = refuse
+
+
+def _own_code(what: object) -> str:
+    return f"{what} would run a model's own code, which is never done"
 
 
 def refuse_install(package: object) -> None:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from processors.datajuicer.modality import Modality
+from processors.datajuicer.environment import allowed
 from processors.datajuicer.operator_host import OperatorHost
 from processors.errors import DependencyFault, StageStartError
 from processors.piped import PipedProcess, ProcessEnded
+from schemas.datajuicer import signatures
 from schemas.settings import CHECKOUT, Settings
 
 _BOOT = "import sys; from processors.datajuicer.host_child import main; main(sys.argv[1:])"
@@ -30,16 +31,6 @@ with less to say."""
 
 class HostGone(Exception):
     """The process died or was ended at its deadline, in the middle of a call."""
-
-
-@dataclass(frozen=True)
-class HostedOperator:
-    """What the host says about an operator that it has built."""
-
-    is_filter: bool
-    batched: bool
-    """Whether it takes many clips at once."""
-    reads: frozenset[Modality]
 
 
 @dataclass(frozen=True)
@@ -81,18 +72,20 @@ class DataJuicerHost:
         """``operators``: names and parameters, in the recipe's order."""
         self._python = settings.datajuicer_python
         self._start_timeout_s = settings.pool.actor_start_timeout_s * _SHARE_OF_START
-        self._wanted = [(name, dict(parameters)) for name, parameters in operators]
+        known = signatures().operators
+        self._wanted = [
+            (name, dict(parameters), sorted(known[name].reads)) for name, parameters in operators
+        ]
         self._lock = threading.RLock()
         self._process: _Process | None = None
-        self._hosted: dict[str, HostedOperator] = {}
         self.version = ""
         """Of DataJuicer, with the package's name; known once it has started."""
 
     def start(self) -> None:
         """Start the process and build all operators, unless that is done.
 
-        `StageStartError`, one line, if there is no such interpreter, it has no DataJuicer, or an
-        operator cannot be built.
+        `StageStartError`, one line, if there is no such interpreter, it has no DataJuicer or
+        another version than recipes are read by, or an operator cannot be built.
         """
         with self._lock:
             if self._process is None:
@@ -109,7 +102,9 @@ class DataJuicerHost:
         except RuntimeError as error:
             raise StageStartError(f"{self._names()}: {error}") from None
         try:
-            started = process.call("start", self._wanted, deadline_s=self._start_timeout_s)
+            started = process.call(
+                "start", signatures().version, self._wanted, deadline_s=self._start_timeout_s
+            )
         except HostGone as gone:
             process.end()
             raise StageStartError(
@@ -124,28 +119,16 @@ class DataJuicerHost:
             )
         self._process = process
         self.version = started["version"]
-        self._hosted = {
-            name: HostedOperator(
-                is_filter=described["filter"],
-                batched=described["batched"],
-                reads=frozenset(Modality(medium) for medium in described["reads"]),
-            )
-            for name, described in started["operators"].items()
-        }
         return process
 
-    def hosted(self, name: str) -> HostedOperator:
-        """What is known of an operator, after `start`."""
-        return self._hosted[name]
-
-    def run(self, name: str, clips: Sequence[dict[str, Any]], *, deadline_s: float) -> list[Answer]:
-        """One answer a clip, in order; clips are those of `OperatorHost.run`.
+    def run(self, name: str, clip: dict[str, Any], *, deadline_s: float) -> Answer:
+        """What becomes of one clip, which is one of `OperatorHost.run`.
 
         `HostGone` if the process is lost on the way; the next call has a new one.
         `DependencyFault` if there can be none any more.
         """
-        answers = self._call("run", name, list(clips), deadline_s=deadline_s)
-        return [Answer(**answer) for answer in answers]
+        (answer,) = self._call("run", name, [clip], deadline_s=deadline_s)
+        return Answer(**answer)
 
     def ping(self) -> None:
         """Raise `HostGone` or `DependencyFault` if the process does not answer."""
@@ -179,7 +162,7 @@ class DataJuicerHost:
         return kind(self._python, self._start_timeout_s)
 
     def _names(self) -> str:
-        return ", ".join(name for name, _ in self._wanted)
+        return ", ".join(name for name, *_ in self._wanted)
 
 
 class ChildProcess:
@@ -189,7 +172,7 @@ class ChildProcess:
         self._piped = PipedProcess(
             [str(python), "-P", "-c", _BOOT],
             [],
-            environment={**os.environ, **_environment()},
+            environment={**allowed(os.environ), **_environment()},
             start_timeout_s=start_timeout_s,
             what=f"the process of {python}",
         )

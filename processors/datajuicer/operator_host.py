@@ -2,7 +2,8 @@
 
 Lives in DataJuicer's own environment, in a process of its own, where few of our packages are:
 it imports nothing but Python's and DataJuicer's, and speaks in dicts, lists and text. What it
-is asked by is in `processors.datajuicer.hosts`.
+is asked by is in `processors.datajuicer.hosts`; which operators may run at all is decided where a
+recipe is read (`schemas.datajuicer`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from processors.datajuicer.guards import forbid_installs_and_fetches, refuse_install
-from processors.datajuicer.modality import Modality, reads_of, refusal_of
+from processors.datajuicer.environment import restrict_environment
+from processors.datajuicer.guards import (
+    forbid_code_of_models,
+    forbid_installs_and_fetches,
+    refuse_install,
+)
 from processors.datajuicer.reduction import as_json, plain, sort_out
+from schemas.datajuicer import Modality
 
 _LONGEST_ERROR = 2000
 """Characters of an error's text; some libraries put whole files into theirs."""
+_PACKAGE = "py-data-juicer"
+Wanted = tuple[str, Mapping[str, Any], Sequence[str]]
+"""An operator: its name, its parameters, and what it reads (of video, frames and text)."""
 _Row = dict[str, Any]
 
 
@@ -28,27 +37,35 @@ class OperatorHost:
     def __init__(self) -> None:
         self._operators: dict[str, _Hosted] = {}
 
-    def start(self, wanted: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-        """Build operators from names and parameters, with their models loaded.
+    def start(self, version: str, wanted: Sequence[Wanted]) -> dict[str, Any]:
+        """Build operators, with their models loaded; ``version`` is what DataJuicer has to be.
 
-        Gives ``error``, None if all went well, ``version`` of DataJuicer, and by operator what
-        it is: ``filter``, ``batched``, ``reads`` (of video, frames and text).
+        Gives ``error``, None if all went well, ``version``, with the package's name, and
+        ``filters``: the names of the operators that are filters.
         """
         try:
+            restrict_environment()
             forbid_installs_and_fetches()
-            version = _import_datajuicer()
+            forbid_code_of_models()
+            found = _import_datajuicer()
         except Exception as error:
             return {"error": f"DataJuicer cannot be imported: {_text(error)}"}
-        for name, parameters in wanted:
+        if found != version:
+            return {
+                "error": f"DataJuicer is version {found}, and recipes are read by the signatures "
+                f"of {version}; install that version, or make the signatures anew with "
+                "docs/generate_operators.py"
+            }
+        for name, parameters, reads in wanted:
             try:
-                self._operators[name] = _Hosted(name, parameters)
+                self._operators[name] = _Hosted(name, parameters, reads)
             except Exception as error:
                 return {"error": f"operator {name} cannot start: {_text(error)}"}
-        described = {name: hosted.describe() for name, hosted in self._operators.items()}
-        return {"error": None, "version": version, "operators": described}
+        filters = [name for name, hosted in self._operators.items() if hosted.is_filter]
+        return {"error": None, "version": f"{_PACKAGE} {found}", "filters": filters}
 
     def run(self, name: str, clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """An answer a clip, in order.
+        """An answer a clip, in order; no clip knows of the others.
 
         A clip has ``video`` (a path), ``frames`` (paths) and ``text`` where the operator reads
         them. An answer has ``error`` (text or None; ``environment`` says that it is no clip's) and,
@@ -56,7 +73,8 @@ class OperatorHost:
         name), ``outputs`` (JSON text by name), ``keep`` (None of a mapper) and ``text`` (None
         where it is as it was).
         """
-        return self._operators[name].run(clips)
+        hosted = self._operators[name]
+        return [hosted.run(clip) for clip in clips]
 
     def ping(self) -> bool:
         """Answers, if anything does."""
@@ -66,66 +84,41 @@ class OperatorHost:
 class _Hosted:
     """One operator, and how it is called."""
 
-    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, parameters: Mapping[str, Any], reads: Sequence[str]) -> None:
         from data_juicer.ops import OPERATORS, Filter
         from data_juicer.utils.constant import Fields
 
         kind = OPERATORS.modules.get(name)
         if kind is None:
             raise ValueError("DataJuicer has no operator of this name")
-        reason = refusal_of(kind)
-        if reason is not None:
-            raise ValueError(reason)
         # Its errors are what a clip is failed with; skipped, they would drop it without a word.
         self._operator = kind(**{**copy.deepcopy(dict(parameters)), "skip_op_error": False})
-        self._reads = reads_of(kind)
-        self._is_filter = issubclass(kind, Filter)
+        self._reads = {Modality(medium) for medium in reads}
+        self.is_filter = issubclass(kind, Filter)
         self._batched = bool(self._operator.is_batched_op())
         self._fields = Fields
         _load_models(self._operator)
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "filter": self._is_filter,
-            "batched": self._batched,
-            "reads": sorted(medium.value for medium in self._reads),
-        }
-
-    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if self._batched and len(clips) > 1:
-            try:
-                return self._batch(clips)
-            except Exception:
-                # One of them is to blame, and only that one: each for itself.
-                pass
-        return [self._alone(clip) for clip in clips]
-
-    def _alone(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer for one clip."""
         try:
-            if self._batched:
-                (answer,) = self._batch([clip])
-                return answer
             row = self._row(clip)
             before = copy.deepcopy(row)
-            if not self._is_filter:
-                return self._changes(before, self._operator.process(row))
-            row = self._operator.compute_stats(row)
-            return self._verdict(row, self._operator.process(row))
+            if not self.is_filter:
+                return self._changes(before, self._call(self._operator.process, row))
+            row = self._call(self._operator.compute_stats, row)
+            if not self._batched:
+                return self._verdict(row, self._operator.process(row))
+            (keep,) = self._operator.process(_columns(row))
+            return self._verdict(row, keep)
         except Exception as error:
             # What the environment lacks, it lacks for every clip.
             return {"error": _text(error), "environment": isinstance(error, ImportError)}
 
-    def _batch(self, clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        rows = [self._row(clip) for clip in clips]
-        before = copy.deepcopy(rows)
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        if not self._is_filter:
-            changed = _as_rows(self._operator.process(columns), len(rows))
-            return [self._changes(old, new) for old, new in zip(before, changed, strict=True)]
-        columns = self._operator.compute_stats(columns)
-        keeps = list(self._operator.process(columns))
-        measured = _as_rows(columns, len(rows))
-        return [self._verdict(row, keep) for row, keep in zip(measured, keeps, strict=True)]
+    def _call(self, method: Callable[[Any], Any], row: _Row) -> _Row:
+        """The row as a method leaves it, which is given a batch of one if it takes batches."""
+        done: _Row = _the_row(method(_columns(row))) if self._batched else method(row)
+        return done
 
     def _row(self, clip: Mapping[str, Any]) -> _Row:
         """A clip as a sample of DataJuicer's, under the keys that the operator looks for."""
@@ -191,7 +184,7 @@ class _Hosted:
 
 
 def _import_datajuicer() -> str:
-    """Import the operators, quietly; returns the package and its version."""
+    """Import the operators, quietly; returns the package's version."""
     import data_juicer
     import data_juicer.ops
     from data_juicer.utils.lazy_loader import LazyLoader
@@ -204,7 +197,7 @@ def _import_datajuicer() -> str:
         refuse_install(package)
 
     LazyLoader._install_package = classmethod(refuse)
-    return f"py-data-juicer {data_juicer.__version__}"
+    return str(data_juicer.__version__)
 
 
 def _load_models(operator: Any) -> None:
@@ -217,15 +210,20 @@ def _load_models(operator: Any) -> None:
             get_model(value, use_cuda=operator.use_cuda())
 
 
-def _as_rows(columns: Mapping[str, Sequence[Any]], count: int) -> list[_Row]:
-    """A batch's columns as rows; `ValueError` unless each sample that went in came out."""
-    if any(len(values) != count for values in columns.values()):
+def _columns(row: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A row as a batch of one."""
+    return {name: [value] for name, value in row.items()}
+
+
+def _the_row(columns: Mapping[str, Sequence[Any]]) -> _Row:
+    """The row of a batch of one; `ValueError` unless one sample came out."""
+    if any(len(values) != 1 for values in columns.values()):
         most = max(len(values) for values in columns.values())
         raise ValueError(
-            f"it made {most} samples of {count}, and a clip has one row (parameters like "
+            f"it made {most} samples of 1, and a clip has one row (parameters like "
             "keep_original_sample may say so)"
         )
-    return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+    return {name: values[0] for name, values in columns.items()}
 
 
 def _text(error: BaseException) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from processors.datajuicer.hosts import Answer, DataJuicerHost, HostedOperator, HostGone
-from processors.datajuicer.modality import Modality
-from processors.errors import DependencyFault, MediaError, StageStartError
+from processors.datajuicer.hosts import Answer, DataJuicerHost, HostGone
+from processors.errors import DependencyFault, MediaError
 from processors.stage import (
     CLIP_FILE,
     FRAME_FILES,
@@ -19,6 +18,7 @@ from processors.stage import (
     Sample,
     Stage,
 )
+from schemas.datajuicer import Modality
 from schemas.operators import DataJuicerOperator
 from schemas.reasons import MediaReason
 from schemas.settings import Settings
@@ -44,48 +44,38 @@ class DataJuicerStage(Stage):
     batch_size = 32
 
     def __init__(
-        self,
-        operator: DataJuicerOperator,
-        host: DataJuicerHost,
-        settings: Settings,
-        *,
-        captioned: bool,
+        self, operator: DataJuicerOperator, host: DataJuicerHost, settings: Settings
     ) -> None:
-        """``host`` has all such operators of the recipe; ``captioned``: a caption comes before."""
+        """``host`` has all such operators of the recipe."""
         self.name = operator.name
         self._host = host
-        self._captioned = captioned
         self._deadline_s = settings.pool.operator_timeout_s
         self._start_s = settings.pool.actor_start_timeout_s
-        self._hosted: HostedOperator | None = None
+        signature = operator.signature
+        self._reads = signature.reads
+        self._may_write_caption = signature.kind == "mapper" and Modality.TEXT in self._reads
 
     def setup(self) -> None:
         self._host.start()
-        self._hosted = self._host.hosted(self.name)
-        if Modality.TEXT in self._hosted.reads and not self._captioned:
-            raise StageStartError(
-                f"operator {self.name} reads the caption, and no operator before it writes one"
-            )
 
     def close(self) -> None:
         self._host.close()
 
     def longest_s(self) -> float:
-        # With others of its batch, alone, and once more in a process that had to be started anew.
-        return 3 * self._deadline_s + 2 * self._start_s
+        # Twice, each time in a process that may have to be started anew.
+        return 2 * (self._deadline_s + self._start_s)
 
     def ping(self) -> None:
         self._host.ping()
 
     def inputs(self) -> tuple[str, ...]:
-        return tuple(_COLUMN_OF[medium] for medium in sorted(self._what.reads))
+        return tuple(_COLUMN_OF[medium] for medium in sorted(self._reads))
 
     def outputs(self) -> tuple[str, ...]:
-        return (*_MAPS, CAPTION) if self._writes_caption else _MAPS
+        return (*_MAPS, CAPTION) if self._may_write_caption else _MAPS
 
     def files(self) -> FileRequest:
-        reads = self._what.reads
-        return FileRequest(cut=Modality.VIDEO in reads, frames=Modality.FRAMES in reads)
+        return FileRequest(cut=Modality.VIDEO in self._reads, frames=Modality.FRAMES in self._reads)
 
     def rejects(self, sample: Sample) -> str | None:
         return None if sample[self._keep_column] else self.name
@@ -95,47 +85,24 @@ class DataJuicerStage(Stage):
 
         `DependencyFault` if a package is missing that the operator asks for at its first clip.
         """
-        given = [self._given(sample) for sample in batch]
-        return [
-            self._outcome(sample, answer)
-            for sample, answer in zip(batch, self._answers(given), strict=True)
-        ]
-
-    @property
-    def _what(self) -> HostedOperator:
-        if self._hosted is None:
-            raise RuntimeError(f"stage {self.name}: setup has not been called")
-        return self._hosted
-
-    @property
-    def _writes_caption(self) -> bool:
-        return not self._what.is_filter and Modality.TEXT in self._what.reads
+        # One after the other: a clip that takes too long costs no other one its time.
+        return [self._outcome(sample, self._answer(self._given(sample))) for sample in batch]
 
     @property
     def _keep_column(self) -> str:
         return f"{self.name}_keeps"
 
     def _given(self, sample: Sample) -> dict[str, Any]:
-        reads = self._what.reads
-        return {medium.value: sample[_COLUMN_OF[medium]] for medium in reads}
-
-    def _answers(self, given: Sequence[dict[str, Any]]) -> list[Answer]:
-        if self._what.batched and len(given) > 1:
-            try:
-                return self._host.run(self.name, given, deadline_s=self._deadline_s)
-            except HostGone:
-                # One of them may be to blame: each for itself.
-                pass
-        return [self._answer(clip) for clip in given]
+        return {medium.value: sample[_COLUMN_OF[medium]] for medium in self._reads}
 
     def _answer(self, clip: dict[str, Any]) -> Answer:
         """Of one clip, which is blamed for the process's end only if that comes again."""
         try:
-            return self._host.run(self.name, [clip], deadline_s=self._deadline_s)[0]
+            return self._host.run(self.name, clip, deadline_s=self._deadline_s)
         except HostGone:
             pass
         try:
-            return self._host.run(self.name, [clip], deadline_s=self._deadline_s)[0]
+            return self._host.run(self.name, clip, deadline_s=self._deadline_s)
         except HostGone as gone:
             return Answer(error=f"the operator's process {gone}, twice")
 
@@ -152,7 +119,7 @@ class DataJuicerStage(Stage):
             VERSIONS: {**sample.get(VERSIONS, {}), self.name: self._host.version},
             self._keep_column: answer.keep is not False,
         }
-        if self._writes_caption:
+        if self._may_write_caption:
             result[CAPTION] = sample[CAPTION] if answer.text is None else answer.text
         return result
 
