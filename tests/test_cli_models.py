@@ -16,13 +16,26 @@ import torch
 from hub import REVISION, Hub, hub
 from safetensors.torch import load_file
 from tiny_models import make_blip, make_safety
+from transformers import AutoModelForImageClassification
 
-from cliplake.samples import CUTS, REAL_SAMPLES
+from cliplake.samples import CUTS
+from processors.errors import StageStartError
+from processors.models.checkpoint import ModelNeed, resolve
+from processors.models.device import Device
+from processors.models.loading import load_model
 from schemas.settings import CHECKOUT
 from tests.cli import cliplake
 
 NAME = "someone/tiny"
 NEEDED = ["config.json", "model.safetensors", "preprocessor_config.json"]
+
+CPU = Device(torch.device("cpu"), torch.float32)
+FIND = """
+import sys
+from processors.models.checkpoint import ModelNeed, resolve
+found = resolve(ModelNeed("safety", sys.argv[1]))
+print(found.folder, found.identity.revision)
+"""
 
 
 class Machine:
@@ -96,6 +109,21 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def home_after_a_fetch(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    machine = Machine(tmp_path_factory.mktemp("fetched"))
+    with hub(NAME, repository) as served:
+        machine.fetch(served)
+    return machine.home
+
+
+@pytest.fixture
+def fetched(home_after_a_fetch: Path, machine: Machine) -> Machine:
+    """A machine on which the repository was fetched."""
+    shutil.copytree(home_after_a_fetch, machine.home, symlinks=True)
+    return machine
+
+
 def as_pickle(repository: Path, folder: Path) -> Path:
     """The repository with its weights as a pickle alone."""
     shutil.copytree(repository, folder)
@@ -134,15 +162,13 @@ def test_what_is_fetched_is_recorded_and_listed(repository: Path, machine: Machi
         assert said in table
 
 
-def test_fetching_again_fetches_nothing_and_works_without_a_network(
-    repository: Path, machine: Machine
+def test_fetching_again_asks_nobody_and_works_without_a_network(
+    repository: Path, fetched: Machine
 ) -> None:
     with hub(NAME, repository) as served:
-        machine.fetch(served)
-        served.asked = 0
-        machine.fetch(served)
+        fetched.fetch(served)
         assert served.asked == 0
-    assert machine.run("models", "fetch", "r.yaml").returncode == 0
+    assert fetched.run("models", "fetch", "r.yaml").returncode == 0
 
 
 def test_a_card_without_a_licence_states_none(repository: Path, machine: Machine) -> None:
@@ -155,54 +181,48 @@ def test_a_card_without_a_licence_states_none(repository: Path, machine: Machine
 
 
 def test_verify_names_the_file_that_differs_and_fetch_mends_it(
-    repository: Path, machine: Machine
+    repository: Path, fetched: Machine
 ) -> None:
     with hub(NAME, repository) as served:
-        machine.fetch(served)
-        assert machine.run("models", "verify", "r.yaml").returncode == 0
-        weights = (machine.snapshot / "model.safetensors").resolve()
+        weights = (fetched.snapshot / "model.safetensors").resolve()
         data = bytearray(weights.read_bytes())
         data[-1] ^= 1
         weights.write_bytes(data)
-        found = machine.run("models", "verify", "r.yaml")
+        found = fetched.run("models", "verify", "r.yaml")
         assert found.returncode == 1
         (line,) = [line for line in found.stderr.splitlines() if "differs" in line]
         assert "model.safetensors differs" in line
         assert sha256(repository / "model.safetensors") in line
-        assert f"cliplake models fetch {machine.recipe}" in line
-        served.fetched.clear()
-        machine.fetch(served)
+        assert f"cliplake models fetch {fetched.recipe}" in line
+        fetched.fetch(served)
         assert served.fetched == ["model.safetensors"]
-    assert machine.run("models", "verify", "r.yaml").returncode == 0
+    assert fetched.run("models", "verify", "r.yaml").returncode == 0
 
 
 def test_what_was_never_recorded_is_not_taken_for_verified(
-    repository: Path, machine: Machine
+    fetched: Machine,
 ) -> None:
-    with hub(NAME, repository) as served:
-        machine.fetch(served)
-    shutil.rmtree(machine.repository / "cliplake")
-    assert (machine.row()["state"], machine.row()["verified_at"]) == ("ready", None)
-    found = machine.run("models", "verify", "r.yaml")
+    shutil.rmtree(fetched.repository / "cliplake")
+    row = fetched.row()
+    assert (row["state"], row["verified_at"], row["licence"]) == ("ready", None, None)
+    found = fetched.run("models", "verify", "r.yaml")
     assert found.returncode == 1
     assert "no hashes are recorded" in found.stderr
 
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_cache_without_the_image_processor_is_not_whole(
-    repository: Path, machine: Machine, recorded: bool
+    repository: Path, fetched: Machine, recorded: bool
 ) -> None:
     with hub(NAME, repository) as served:
-        machine.fetch(served)
         if not recorded:
-            shutil.rmtree(machine.repository / "cliplake")
-            shutil.rmtree(machine.repository / "trees", ignore_errors=True)
-        (machine.snapshot / "preprocessor_config.json").unlink()
-        assert machine.row()["state"] == "not ready"
-        served.fetched.clear()
-        machine.fetch(served)
-    assert (machine.snapshot / "preprocessor_config.json").is_file()
-    assert machine.row()["state"] == "ready"
+            shutil.rmtree(fetched.repository / "cliplake")
+            shutil.rmtree(fetched.repository / "trees", ignore_errors=True)
+        (fetched.snapshot / "preprocessor_config.json").unlink()
+        assert fetched.row()["state"] == "not ready"
+        fetched.fetch(served)
+    assert (fetched.snapshot / "preprocessor_config.json").is_file()
+    assert fetched.row()["state"] == "ready"
 
 
 def test_a_captioner_without_its_tokenizer_is_not_whole(tmp_path: Path, machine: Machine) -> None:
@@ -239,16 +259,22 @@ def test_a_pickle_is_converted_and_both_hashes_are_recorded(
     (machine.snapshot / "pytorch_model.bin").resolve().unlink()
     (machine.snapshot / "pytorch_model.bin").unlink()
     assert machine.run("models", "verify", "r.yaml").returncode == 0
-    video = str(REAL_SAMPLES / "carphone_pristine.mp4")
-    scores = []
-    local = machine.write("local.yaml", f"video_nsfw_filter: {{hf_nsfw_model: {repository}}}")
-    for recipe in (machine.recipe, local):
-        done = machine.run("try", "--recipe", str(recipe), "--json", video)
-        assert done.returncode == 0, done.stderr
-        (clip,) = json.loads(done.stdout)["videos"][0]["clips"]
-        assert clip["error"] is None
-        scores.append(clip["nsfw_score"])
-    assert scores[0] == scores[1]
+    # And a start finds what was made, of which the loader makes the same model.
+    found = subprocess.run(
+        [sys.executable, "-c", FIND, NAME],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **machine.variables(None)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == [row["path"], REVISION]
+    pixels = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        one, same = (
+            load_model(AutoModelForImageClassification, place, CPU, stage="safety")(pixels).logits
+            for place in (repository, Path(row["path"]))
+        )
+    assert torch.equal(one, same)
 
 
 class Malicious:
@@ -287,7 +313,6 @@ def test_a_fetch_that_was_killed_leaves_nothing_half_and_goes_on(
         process.kill()
         process.communicate()
         assert machine.row()["state"] in ("missing", "not ready")
-        assert machine.run("models", "verify", "r.yaml").returncode == 1
         served.go_on.set()
         machine.fetch(served)
     assert machine.run("models", "verify", "r.yaml").returncode == 0
@@ -335,22 +360,23 @@ def test_a_folder_is_recorded_verified_and_converted_in_place(
     repository: Path, machine: Machine
 ) -> None:
     folder = as_pickle(repository, machine.folder / "mine")
+    need = ModelNeed("safety", str(folder), recipe="mine.yaml")
     machine.write("mine.yaml", f"video_nsfw_filter: {{hf_nsfw_model: {folder}}}")
-    refused = machine.run("try", "--recipe", "mine.yaml", CUTS.name)
-    assert refused.returncode == 2
-    assert "only safetensors are loaded" in refused.stderr
-    assert "cliplake models fetch" in refused.stderr
+    refusal = "only safetensors are loaded; run `cliplake models fetch mine.yaml`"
+    with pytest.raises(StageStartError, match=refusal):
+        resolve(need)
     done = machine.run("models", "fetch", "mine.yaml")
     assert done.returncode == 0, done.stderr
     row = machine.row("mine.yaml")
     assert (row["state"], row["licence"], row["converted"]) == ("ready", "apache-2.0", True)
+    found = resolve(need)
+    assert (str(found.folder), found.identity.revision) == (row["path"], row["commit"])
+    load_model(AutoModelForImageClassification, found.folder, CPU, stage="safety")
     assert machine.run("models", "verify", "mine.yaml").returncode == 0
-    video = str(REAL_SAMPLES / "carphone_pristine.mp4")
-    tried = machine.run("try", "--recipe", "mine.yaml", "--json", video)
-    assert tried.returncode == 0, tried.stderr
     # Other weights under the same name are other weights, and not those that were converted.
     torch.save({"other": torch.zeros(3)}, folder / "pytorch_model.bin")
-    assert machine.run("try", "--recipe", "mine.yaml", video).returncode == 2
+    with pytest.raises(StageStartError, match=refusal):
+        resolve(need)
     assert machine.run("models", "verify", "mine.yaml").returncode == 1
 
 

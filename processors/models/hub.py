@@ -7,6 +7,7 @@ carries is neither fetched nor run.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,9 +114,13 @@ def download(name: str, revision: str, files: Collection[str], *, quiet: bool) -
     if quiet:
         disable_progress_bars()
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(files))
-        )
+        with warnings.catch_warnings():
+            # It warns of a disk that is about to be full; the error that follows says so as well.
+            warnings.simplefilter("ignore")
+            folder = huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=list(files)
+            )
+        return Path(folder)
     finally:
         if quiet:
             enable_progress_bars()
