@@ -60,7 +60,7 @@ class Machine:
         }
 
     def run(self, *arguments: str, served: Hub | None = None) -> subprocess.CompletedProcess[str]:
-        return cliplake(*arguments, cwd=self.folder, **self.variables(served))
+        return cliplake(*arguments, cwd=self.folder, timeout=300, **self.variables(served))
 
     def start(self, *arguments: str, served: Hub) -> subprocess.Popen[str]:
         return subprocess.Popen(
