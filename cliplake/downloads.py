@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from cliplake.console import err
+from cliplake.console import CommandError, err
 from schemas.recipe import Recipe
 
 
 def say_downloads(recipe: Recipe) -> None:
     """A line on stderr for each checkpoint that is not on this machine, with its size."""
-    names = [o.checkpoint for o in recipe.operators if o.checkpoint is not None]
-    if not names:
+    if all(operator.checkpoint is None for operator in recipe.operators):
         return
+    from cliplake.models import checkpoints_of
+
     try:
-        from processors.models.checkpoint import download_bytes
-    except ImportError:
+        needs = checkpoints_of(recipe)
+    except CommandError:
         return  # The stages' start says what is missing.
-    for name in names:
-        if size := download_bytes(name):
+    from processors.models.checkpoint import download_bytes
+
+    for name, need in {need.name: need for need in needs}.items():
+        if size := download_bytes(need):
             err.print(f"{name}: {size / 1e9:.2f} GB to download, once", markup=False)

@@ -15,6 +15,7 @@ from cliplake.commands import (
     cluster,
     demo,
     ingest,
+    models,
     process,
     recipe,
     regate,
@@ -59,7 +60,7 @@ def options(
     context.obj = Context(settings_file=settings, settings_json=settings_json, debug=debug)
 
 
-for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe, regate):
+for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe, models, regate):
     command.register(app)
 
 

@@ -93,6 +93,9 @@ class EnrichmentChain:
     def setup(self) -> None:
         """Load every model. `StageStartError`, one line, if any stage cannot start."""
         stages = stages_of(self._recipe, self._settings)
+        # All of them first: loading one takes minutes, and another that is missing is known now.
+        for stage in stages.values():
+            stage.find_model()
         with ExitStack() as started:
             for stage in stages.values():
                 # A setup that fails half-way has something to let go of as well.

@@ -34,6 +34,10 @@ class StageStartError(Exception):
     """A stage cannot start, say for want of a model: one line for the person."""
 
 
+class FetchError(Exception):
+    """A model cannot be fetched, or not as it should be: a part of one line for the person."""
+
+
 def in_one_line(error: BaseException) -> str:
     """An error's text as a part of one line for a person, 300 characters at most."""
     return " ".join(str(error).split())[:300]

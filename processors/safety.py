@@ -73,21 +73,11 @@ class OpenNsfwStage(Stage):
     def model(self) -> ModelIdentity:
         return ModelIdentity(MODEL_NAME, f"sha256:{MODEL_SHA256}")
 
+    def find_model(self) -> None:
+        read_model(self._file)
+
     def setup(self) -> None:
-        remedy = "run `make setup`, or set models.dir to the folder that holds it"
-        try:
-            data = self._file.read_bytes()
-        except OSError as error:
-            raise StageStartError(
-                f"stage safety: the Open NSFW model cannot be read: {self._file}: "
-                f"{error.strerror}; {remedy}"
-            ) from None
-        found = hashlib.sha256(data).hexdigest()
-        if found != MODEL_SHA256:
-            raise StageStartError(
-                f"stage safety: {self._file} is not the Open NSFW model: its SHA-256 is {found}, "
-                f"and should be {MODEL_SHA256}; {remedy}"
-            )
+        data = read_model(self._file)
         options = onnxruntime.SessionOptions()
         # One core a pool actor: more threads would only take them from the decoders beside it.
         options.intra_op_num_threads = 1
@@ -150,6 +140,24 @@ class OpenNsfwStage(Stage):
         (outputs,) = self._session.run(None, {self._session.get_inputs()[0].name: inputs})
         scores: NDArray[np.float64] = np.asarray(outputs, dtype=np.float64)[:, _UNSAFE_CLASS]
         return scores
+
+
+def read_model(file: Path) -> bytes:
+    """The model's file; `StageStartError`, one line, if it is not there or is another."""
+    what = f"model {MODEL_NAME}, revision sha256:{MODEL_SHA256}"
+    remedy = "run `make setup`, or set models.dir to the folder that holds it"
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise StageStartError(
+            f"stage safety: {what}, cannot be read from {file}: {error.strerror}; {remedy}"
+        ) from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != MODEL_SHA256:
+        raise StageStartError(
+            f"stage safety: {file} is not {what}: its SHA-256 is {found}; {remedy}"
+        )
+    return data
 
 
 def _prepare(frame: NDArray[np.uint8]) -> NDArray[Any]:

@@ -131,6 +131,12 @@ class Stage(ABC):
     def close(self) -> None:  # noqa: B027 - most stages hold nothing
         """Let go of what `setup` has taken."""
 
+    def find_model(self) -> None:  # noqa: B027 - most stages have none
+        """Find or fetch the files of its model; `StageStartError` if they cannot be had.
+
+        Whoever hosts several stages asks all of them before it sets up the first.
+        """
+
     def setup(self) -> None:  # noqa: B027 - most stages need none
         """Load what it needs, once in the process that runs it; `StageStartError` if it can't."""
 

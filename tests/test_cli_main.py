@@ -11,7 +11,7 @@ import pytest
 from schemas.settings import CHECKOUT
 from tests.cli import cliplake
 
-COMMANDS = ["up", "down", "submit", "ingest", "process", "status", "demo", "sql", "try"]
+COMMANDS = ["up", "down", "submit", "ingest", "process", "status", "demo", "sql", "try", "models"]
 
 
 def test_help_names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
@@ -34,7 +34,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "submit", "ingest", "process", "status", "demo", "sql", "try"]
+    "command",
+    ["up", "down", "submit", "ingest", "process", "status", "demo", "sql", "try", "models"],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     done = cliplake(command, "--help", cwd=tmp_path)

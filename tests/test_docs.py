@@ -42,6 +42,7 @@ def test_every_setting_says_its_type() -> None:
         "docs/architecture.md",
         "docs/recipes.md",
         "docs/datajuicer.md",
+        "docs/models.md",
     ],
 )
 def test_links_within_the_checkout_lead_somewhere(page: str) -> None:

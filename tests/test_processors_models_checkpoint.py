@@ -13,19 +13,21 @@ import pytest
 from hub import REVISION, hub
 from tiny_models import make_safety
 
+from processors.chain import EnrichmentChain
 from processors.errors import StageStartError
-from processors.models.checkpoint import resolve
-from schemas.settings import CHECKOUT
+from processors.models.checkpoint import ModelNeed, resolve
+from schemas.recipe import parse_recipe
+from schemas.settings import CHECKOUT, load_settings
 
 NAME = "someone/tiny-safety"
 SCRIPT = """
 import json, sys
 from processors.errors import StageStartError
-from processors.models.checkpoint import download_bytes, resolve
-name = sys.argv[1]
-found = {"bytes": download_bytes(name)}
+from processors.models.checkpoint import ModelNeed, download_bytes, resolve
+need = ModelNeed("safety", sys.argv[1], recipe="my recipe.yaml")
+found = {"bytes": download_bytes(need)}
 try:
-    checkpoint = resolve(name, stage="safety")
+    checkpoint = resolve(need)
 except StageStartError as error:
     found["error"] = str(error)
 else:
@@ -108,7 +110,7 @@ def test_a_folder_is_named_by_what_it_holds(tmp_path: Path) -> None:
     same = make_safety(tmp_path / "same", seed=1)
     other = make_safety(tmp_path / "other", seed=2)
     revisions = [
-        resolve(str(folder), stage="safety").identity.revision for folder in (one, same, other)
+        resolve(ModelNeed("safety", str(folder))).identity.revision for folder in (one, same, other)
     ]
     assert revisions[0] == revisions[1] != revisions[2]
     assert revisions[0].startswith("sha256:")
@@ -117,10 +119,42 @@ def test_a_folder_is_named_by_what_it_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["no such folder", "/nowhere/at/all", "a/b/c", "../up", ""])
 def test_what_is_neither_folder_nor_repository_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(StageStartError, match="stage safety"):
-        resolve(name, stage="safety")
+        resolve(ModelNeed("safety", name))
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(StageStartError, match="is no checkpoint"):
-        resolve(str(tmp_path), stage="safety")
+        resolve(ModelNeed("safety", str(tmp_path)))
+
+
+def test_all_models_are_found_before_the_first_is_loaded(tmp_path: Path) -> None:
+    broken = make_safety(tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    text = f"""
+process:
+  - video_split_by_scene_mapper
+  - video_nsfw_filter: {{hf_nsfw_model: {broken}}}
+"""
+    missing = f"  - video_aesthetics_filter: {{hf_scorer_model: {NAME}}}\n"
+    for recipe, words in (
+        (text + missing, f"stage aesthetics: model {NAME}, revision main, is not in"),
+        (text, f"stage safety: the checkpoint in {broken} cannot be loaded"),
+    ):
+        chain = EnrichmentChain(
+            parse_recipe(recipe, where="r.yaml", default_name="r"), load_settings()
+        )
+        with pytest.raises(StageStartError) as refused:
+            chain.setup()
+        assert str(refused.value).startswith(words)
+        assert "cliplake models" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("index", ["", "[]", '{"weight_map": 3}', '{"weight_map": {"a": [1]}}'])
+def test_an_index_that_cannot_be_read_is_what_a_folder_lacks(index: str, tmp_path: Path) -> None:
+    folder = make_safety(tmp_path / "folder")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(StageStartError, match=r"lacks a readable model\.safetensors\.index\.json"):
+        resolve(ModelNeed("safety", str(folder)))

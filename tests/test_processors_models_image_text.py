@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,17 @@ def test_what_is_said_of_several_frames_is_said_once(blip: Path, frames: list[np
 
 
 def test_another_architecture_is_refused(blip: Path, tmp_path: Path) -> None:
+    folder = make_safety(tmp_path)
+    shutil.copy(blip / "tokenizer.json", folder)
     with pytest.raises(StageStartError, match="is of type vit; engine image_text runs BLIP"):
-        make_stage(make_safety(tmp_path))
+        make_stage(folder)
+
+
+def test_a_captioner_without_a_tokenizer_is_refused(blip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "blip"
+    shutil.copytree(blip, folder, ignore=shutil.ignore_patterns("tokenizer*", "vocab*"))
+    with pytest.raises(StageStartError, match="is no checkpoint: it lacks its tokenizer"):
+        make_stage(folder)
 
 
 @pytest.fixture(scope="module")

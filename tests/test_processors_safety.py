@@ -118,4 +118,4 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
     file = tmp_path / MODEL_FILE
     file.parent.mkdir()
     file.write_bytes(data)
-    assert "is not the Open NSFW model" in start_error(tmp_path)
+    assert "is not model open_nsfw" in start_error(tmp_path)

@@ -13,7 +13,6 @@ import typer
 from cliplake.console import Bars, out, plural, saying
 from cliplake.context import context_of, recipe_of
 from cliplake.downloads import say_downloads
-from schemas.recipe import load_recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +32,9 @@ def register(app: typer.Typer) -> None:
         letter that it would become.
         """
         settings = context_of(context).settings()
-        chosen = load_recipe(recipe) if recipe is not None else recipe_of(settings)
+        if recipe is not None:
+            settings = settings.model_copy(update={"recipe": str(recipe)})
+        chosen = recipe_of(settings)
         say_downloads(chosen)
         with saying(f"loading the stages of recipe {chosen.name}"):
             from cliplake.trial import try_files

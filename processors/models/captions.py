@@ -38,6 +38,8 @@ class Caption:
 class CaptionStage(TorchStage):
     """A caption a clip, from its sampled frames; clips of a batch are captioned together."""
 
+    makes_texts = True
+
     def __init__(
         self,
         operator: CaptionFromVideo,

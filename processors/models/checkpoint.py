@@ -1,30 +1,39 @@
-"""Where a checkpoint's files are: a folder of the user's, or a hub's snapshot in the local cache.
+"""Where the files of a stage's checkpoint are: found at the start, or the start ends with a line.
 
-Nothing else in the project speaks to a hub. It honours Hugging Face's own variables (`HF_HOME`,
-`HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_TOKEN`). Code that a repository carries is never run.
+A name is a folder of the user's, or ``owner/repository`` of a hub. What of a hub is not here yet
+is fetched at the start, unless `HF_HUB_OFFLINE` is set; a folder is only read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import huggingface_hub
-from huggingface_hub.errors import HFValidationError, HTTPError
-from huggingface_hub.utils import validate_repo_id
-
-from processors.errors import StageStartError, in_one_line
+from processors.errors import FetchError, StageStartError
+from processors.models import hub
+from processors.models.fetching import fetch_repository, folder_commit
+from processors.models.layout import is_pickle, needed_of, weights_of, what_lacks
+from processors.models.records import FileHash, Place, Record
 from processors.stage import ModelIdentity
 
-_METADATA = ("*.json", "*.txt", "*.model", "*.jinja")
-_SAFE_WEIGHTS, _OLD_WEIGHTS = "*.safetensors", "*.bin"
-"""Weights as pickles are read as well, by torch's unpickler that makes tensors only."""
-_INDEX = "*.index.json"
-"""Lists the files of weights that are in several."""
-_HUB_ERRORS = (HTTPError, OSError, ValueError)
+
+@dataclass(frozen=True)
+class ModelNeed:
+    """A checkpoint that a stage of a recipe loads."""
+
+    stage: str
+    name: str
+    """A folder, or ``owner/repository`` of a hub."""
+    tokenizer: bool = False
+    """Whether it makes texts."""
+    recipe: str = "RECIPE"
+    """The recipe's file, for the command that errors name."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that is named; None if it names a repository, or nothing."""
+        folder = Path(self.name).expanduser()
+        return folder if self.name and folder.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -35,122 +44,113 @@ class Checkpoint:
     identity: ModelIdentity
 
 
-def download_bytes(name: str) -> int:
-    """How much `resolve` would fetch for that name; 0 if nothing, or if the hub does not say."""
-    if Path(name).expanduser().is_dir() or not _is_repository(name):
-        return 0
-    if huggingface_hub.is_offline_mode() or _cached(name):
-        return 0
-    try:
-        return _Snapshot.of(name).size
-    except _HUB_ERRORS:
-        return 0  # The start that follows fails, and says why.
-
-
-def resolve(name: str, *, stage: str) -> Checkpoint:
-    """The checkpoint of that name: a folder, or ``owner/repository`` of the hub.
-
-    What the cache lacks is fetched, unless `HF_HUB_OFFLINE` is set. `StageStartError` if the
-    files cannot be had.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return Checkpoint(folder, ModelIdentity(name, f"sha256:{_digest(folder, stage)}"))
-    if not _is_repository(name):
-        raise StageStartError(
-            f"stage {stage}: {name} is no folder here, and no name of a hub's repository "
-            "(owner/name)"
-        )
-    snapshot = _cached(name) or _fetched(name, stage)
-    return Checkpoint(snapshot, ModelIdentity(name, snapshot.name))
-
-
-def _is_repository(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return "/" in name
-
-
-def _cached(name: str) -> Path | None:
-    """The snapshot in the cache, if it holds what loading needs: a download may break off."""
-    configuration = huggingface_hub.try_to_load_from_cache(name, "config.json")
-    if not isinstance(configuration, str):
-        return None
-    snapshot = Path(configuration).parent
-    indexes = sorted(snapshot.glob(_INDEX))
-    if not indexes:
-        return snapshot if _weights(snapshot) else None
-    # One for each format that the repository has, and the shards of one of them are enough.
-    return snapshot if any(_has_all_shards(index) for index in indexes) else None
-
-
-def _has_all_shards(index: Path) -> bool:
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return all((index.parent / shard).is_file() for shard in shards)
-
-
-def _fetched(name: str, stage: str) -> Path:
-    if huggingface_hub.is_offline_mode():
-        raise StageStartError(
-            f"stage {stage}: checkpoint {name} is not in {_cache_folder()}, and HF_HUB_OFFLINE "
-            "is set; fetch it where there is a network (`hf download`), or name a folder"
-        )
-    try:
-        snapshot = _Snapshot.of(name)
-        # By name and not by revision: only then does the cache know which one is current.
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(snapshot.files)))
-    except _HUB_ERRORS as error:
-        words = in_one_line(error)
-        raise StageStartError(
-            f"stage {stage}: checkpoint {name} is not in {_cache_folder()} and cannot be "
-            f"fetched: {words}; see HF_HOME, HF_ENDPOINT and HF_TOKEN, or name a folder"
-        ) from None
-
-
 @dataclass(frozen=True)
-class _Snapshot:
-    """What the hub has of a repository now, as far as loading needs it."""
+class Found:
+    """What of a checkpoint is on this machine."""
 
-    files: tuple[str, ...]
-    size: int
-    """Bytes of those files."""
-
-    @classmethod
-    def of(cls, name: str) -> _Snapshot:
-        info = huggingface_hub.HfApi().model_info(name, files_metadata=True)
-        # In folders are the same weights for other frameworks.
-        top = [file for file in info.siblings or [] if "/" not in file.rfilename]
-        weights = _SAFE_WEIGHTS if any(_is(file, _SAFE_WEIGHTS) for file in top) else _OLD_WEIGHTS
-        wanted = [file for file in top if any(_is(file, p) for p in (*_METADATA, weights))]
-        size = sum(file.size or 0 for file in wanted)
-        return cls(tuple(file.rfilename for file in wanted), size)
+    place: Place | None
+    """None: nothing."""
+    record: Record | None
+    """None: it was not fetched by `cliplake models fetch`, or not to its end."""
+    folder: Path | None
+    """To load from; None if it cannot be loaded."""
+    lacks: str
+    """Why it cannot, in words."""
 
 
-def _is(file: Any, pattern: str) -> bool:
-    return Path(file.rfilename).match(pattern)
+def download_bytes(need: ModelNeed) -> int:
+    """How much `resolve` would fetch; 0 if nothing, or if the hub does not say."""
+    if need.folder or not hub.is_repository(need.name) or hub.is_offline():
+        return 0
+    found = find(need)
+    if found.folder is not None:
+        return 0
+    try:
+        listing = hub.Listing.of(need.name, hub.MAIN)
+    except hub.HUB_ERRORS:
+        return 0  # The start that follows fails, and says why.
+    snapshot = hub.repository_folder(need.name) / "snapshots" / listing.commit
+    return sum(size for file, size in listing.sizes.items() if not (snapshot / file).is_file())
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob(_SAFE_WEIGHTS)) or sorted(folder.glob(_OLD_WEIGHTS))
+def find(need: ModelNeed) -> Found:
+    """What is here; asks no hub, and reads no weights."""
+    if folder := need.folder:
+        place = Place.of_folder(folder)
+    else:
+        snapshot = hub.snapshot_of(need.name)
+        if snapshot is None:
+            return Found(None, None, None, "")
+        place = Place.of_snapshot(snapshot)
+    record = place.record()
+    if record is not None:
+        ready = place.usable(record)
+        return Found(place, record, ready, "" if ready else "a file, or has one of another size")
+    lacks = what_lacks(place.files, tokenizer=need.tokenizer)
+    if lacks is None and any(map(is_pickle, weights_of([p.name for p in place.files.iterdir()]))):
+        lacks = "weights as safetensors, and only those are loaded"
+    if lacks is None and not folder and hub.broke_off(need.name, place.files):
+        lacks = "files that the hub has"
+    return Found(place, None, place.files if lacks is None else None, lacks or "")
 
 
-def _digest(folder: Path, stage: str) -> str:
-    """Of configuration and weights together: whatever the folder is called, they are the model."""
-    weights = _weights(folder)
-    configuration = folder / "config.json"
-    if not weights or not configuration.is_file():
+def resolve(need: ModelNeed) -> Checkpoint:
+    """The files of a checkpoint; `StageStartError`, one line, if they cannot be had."""
+    if folder := need.folder:
+        return _resolve_folder(need, folder)
+    if not hub.is_repository(need.name):
         raise StageStartError(
-            f"stage {stage}: {folder} is no checkpoint: it holds no config.json, or no "
-            f"{_SAFE_WEIGHTS} and no {_OLD_WEIGHTS}"
+            f"stage {need.stage}: {need.name} is no folder here, and no name of a hub's "
+            "repository (owner/name)"
         )
-    digest = hashlib.sha256()
-    for path in (configuration, *weights):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    found = find(need)
+    if found.place is not None and found.folder is not None:
+        return Checkpoint(found.folder, ModelIdentity(need.name, found.place.files.name))
+    try:
+        fetched = fetch_repository(need.name, tokenizer=need.tokenizer)
+    except FetchError as error:
+        raise StageStartError(_not_here(need, found, str(error))) from None
+    return Checkpoint(fetched.folder, ModelIdentity(need.name, fetched.record.commit))
 
 
-def _cache_folder() -> str:
-    return str(huggingface_hub.constants.HF_HUB_CACHE)
+def _not_here(need: ModelNeed, found: Found, why: str) -> str:
+    if found.place is None:
+        what = f"model {need.name}, revision {hub.MAIN}, is not in {hub.cache_folder()}"
+    else:
+        what = (
+            f"model {need.name}, revision {found.place.files.name}, lacks {found.lacks}, in "
+            f"{found.place.files}"
+        )
+    return (
+        f"stage {need.stage}: {what}, and cannot be fetched: {why}; run `cliplake models fetch "
+        f"{need.recipe}` where there is a network (see HF_HOME, HF_ENDPOINT and HF_TOKEN), or "
+        "name a folder"
+    )
+
+
+def _resolve_folder(need: ModelNeed, folder: Path) -> Checkpoint:
+    """A folder's commit is the hash of what it holds, so all of it is read."""
+    if lacks := what_lacks(folder, tokenizer=need.tokenizer):
+        raise StageStartError(
+            f"stage {need.stage}: {folder} is no checkpoint: it lacks {lacks}; name a folder that "
+            "has it, or a repository of a hub"
+        )
+    names = needed_of({path.name for path in folder.iterdir() if path.is_file()})
+    try:
+        files = tuple(FileHash.of(folder / name) for name in names)
+    except OSError as error:
+        raise StageStartError(
+            f"stage {need.stage}: the checkpoint in {folder} cannot be read: {error}"
+        ) from None
+    commit = folder_commit(files)
+    if not any(is_pickle(name) for name in weights_of(names)):
+        return Checkpoint(folder, ModelIdentity(need.name, commit))
+    place = Place.of_folder(folder)
+    record = place.record()
+    ready = place.usable(record) if record is not None and record.files == files else None
+    if ready is None:
+        raise StageStartError(
+            f"stage {need.stage}: {folder} holds weights as pickles, and only safetensors are "
+            f"loaded; run `cliplake models fetch {need.recipe}`, which converts them"
+        )
+    return Checkpoint(ready, ModelIdentity(need.name, commit))

@@ -34,6 +34,7 @@ def load_model(model_class: Any, folder: Path, device: Device, *, stage: str) ->
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
+                use_safetensors=True,
                 dtype=device.dtype,
                 output_loading_info=True,
             )
@@ -41,7 +42,8 @@ def load_model(model_class: Any, folder: Path, device: Device, *, stage: str) ->
         words = in_one_line(error)
         raise StageStartError(
             f"stage {stage}: the checkpoint in {folder} cannot be loaded as "
-            f"{model_class.__name__}: {words}"
+            f"{model_class.__name__}: {words}; `cliplake models verify` compares its files with "
+            "what was fetched"
         ) from None
     wrong = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
     if wrong:

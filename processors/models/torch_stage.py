@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from processors.errors import StageStartError, in_one_line
 from processors.frames import FrameRequest, FrameSampling, Pixels
-from processors.models.checkpoint import resolve
+from processors.models.checkpoint import Checkpoint, ModelNeed, resolve
 from processors.models.device import Device, FittingBatches, pick_device
 from processors.models.images import ImageInputs
 from processors.stage import ModelIdentity, Stage
@@ -25,6 +25,9 @@ Picture = NDArray[np.uint8]
 class TorchStage(Stage):
     """A stage that looks at sampled frames with the model of one checkpoint."""
 
+    makes_texts = False
+    """Whether its checkpoint has a tokenizer."""
+
     def __init__(
         self, checkpoint: str, sampling: FrameSampling, pixels: Pixels, settings: Settings
     ) -> None:
@@ -36,6 +39,7 @@ class TorchStage(Stage):
         self._frame_batches = FittingBatches(
             settings.models.frames_per_batch, stage=self.name, unit="frame"
         )
+        self._found: Checkpoint | None = None
         self._identity: ModelIdentity | None = None
         self._inputs: ImageInputs | None = None
         self._device: Device | None = None
@@ -66,8 +70,15 @@ class TorchStage(Stage):
     def no_gpu(self) -> str:
         return "" if self._device is None else self._device.no_gpu
 
+    def find_model(self) -> None:
+        recipe = str(self._settings.recipe_file)
+        self._found = resolve(ModelNeed(self.name, self._checkpoint, self.makes_texts, recipe))
+
     def setup(self) -> None:
-        checkpoint = resolve(self._checkpoint, stage=self.name)
+        if self._found is None:
+            self.find_model()
+        checkpoint = self._found
+        assert checkpoint is not None
         cpus = self._settings.pool.cpus_per_actor
         self._device = pick_device(self._settings.models, cpus, stage=self.name)
         self._inputs = ImageInputs(checkpoint.folder, stage=self.name)
