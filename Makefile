@@ -6,6 +6,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VIDEOS ?=
 # Further arguments for pytest: make test PYTEST='-k split'
 PYTEST ?=
+# Arguments of the chaos runs: make chaos CHAOS='--hits 5 --kills 2 --json rounds.json'
+CHAOS ?=
 
 STAMPS := .cache/stamps
 BIN := .venv/bin
@@ -17,7 +19,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-models setup-datajuicer demo test lint clean
+.PHONY: help setup setup-models setup-datajuicer demo test test-all chaos lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,8 +34,14 @@ setup-datajuicer: setup $(STAMPS)/datajuicer ## further: DataJuicer's own enviro
 demo: setup ## push sample videos (or VIDEOS='...') through the whole pipeline and show the result
 	@$(BIN)/cliplake demo $(VIDEOS)
 
-test: setup setup-models setup-datajuicer $(STAMPS)/dev ## all tests, with a real broker, Flink, Ray and Paimon
+test: setup setup-models setup-datajuicer $(STAMPS)/dev ## tests, with a real broker, Flink, Ray and Paimon
+	@$(BIN)/python -m pytest -m "not long" $(PYTEST)
+
+test-all: setup setup-models setup-datajuicer $(STAMPS)/dev ## further: the tests that are marked long
 	@$(BIN)/python -m pytest $(PYTEST)
+
+chaos: setup $(STAMPS)/dev ## hours of kills at every failpoint and of every process; CHAOS='--minutes 30'
+	@$(BIN)/python -m tests.ledger.chaos $(CHAOS)
 
 lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
 	@$(BIN)/ruff check .

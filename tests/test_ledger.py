@@ -49,8 +49,20 @@ def test_killed_at_every_failpoint(chaos: Chaos, points: tuple[str, ...]) -> Non
     assert done.verdict.clean, str(done.verdict)
 
 
+SHORT = (
+    "kill the driver",
+    "kill Ray",
+    "kill the broker",
+    "kill the JobManager",
+    "kill a TaskManager",
+)
+"""The rest, and more rounds of all, are `make chaos`."""
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("kill", KILLS)
+@pytest.mark.parametrize(
+    "kill", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in KILLS]
+)
 def test_killed_in_the_middle(chaos: Chaos, kill: str) -> None:
     done = chaos.fault(kill, KILLS[kill], references=REFERENCES)
     assert done.verdict.clean, str(done.verdict)
