@@ -23,12 +23,28 @@ SELECT
      LEFT ANTI JOIN failed_clips f ON e.clip_id = f.clip_id) AS without_failure,
   (SELECT count(*) FROM (SELECT clip_id FROM clip_frames
      GROUP BY clip_id, enrich_seq HAVING count(*) > 1) d) AS doubled_frames,
+  (SELECT count(*) FROM (SELECT clip_id, kafka_offset FROM enriched_clips
+     WHERE status = 'failed') e JOIN clips c ON e.clip_id = c.clip_id
+     WHERE c.kafka_offset > e.kafka_offset) AS failed_to_redo,
   (SELECT count(*) FROM clips) AS clips,
   (SELECT count(*) FROM clips WHERE NOT duration_ok) AS wrong_length
 """
 
-VIDEOS = """
+# Replays of which nothing has come yet: rows of their offset or a later one say that it has.
+_OPEN_REPLAYS = """
+  SELECT r.video_key FROM (SELECT video_key, max(kafka_offset) AS newest FROM videos
+    WHERE replay_id IS NOT NULL GROUP BY video_key) r
+  LEFT JOIN (SELECT video_key, max(kafka_offset) AS newest FROM (
+    SELECT video_key, kafka_offset FROM clips
+    UNION ALL SELECT video_key, kafka_offset FROM failed_videos) b GROUP BY video_key) d
+  ON r.video_key = d.video_key WHERE d.newest IS NULL OR d.newest < r.newest
+"""
+
+VIDEOS = f"""
 SELECT
+  (SELECT count(*) FROM ({_OPEN_REPLAYS}) o) AS to_redo,
+  (SELECT count(*) FROM ({_OPEN_REPLAYS}) o
+     LEFT ANTI JOIN clips c ON o.video_key = c.video_key) AS failed_to_redo,
   (SELECT count(*) FROM (SELECT video_key FROM clips GROUP BY video_key) c
      LEFT ANTI JOIN videos v ON c.video_key = v.video_key) AS clips_of_no_video,
   (SELECT count(*) FROM failed_videos f LEFT ANTI JOIN videos v ON f.video_key = v.video_key)
@@ -49,12 +65,15 @@ SEEN = """
 
 MESSAGES = f"""
 SELECT
-  (SELECT count(*) FROM videos WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS accepted,
+  (SELECT count(*) FROM videos WHERE record_index = 0 AND kafka_topic = '{{topic}}'
+     AND replay_id IS NULL) AS accepted,
+  (SELECT count(*) FROM videos WHERE record_index = 0 AND kafka_topic = '{{topic}}'
+     AND replay_id IS NOT NULL) AS replayed,
   (SELECT count(*) FROM repeats WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS repeated,
   (SELECT count(*) FROM rejected_messages WHERE kafka_topic = '{{topic}}') AS rejected,
   (SELECT count(*) FROM (SELECT 1 FROM ({SEEN}) s
      GROUP BY kafka_partition, kafka_offset, record_index HAVING count(*) > 1) d) AS doubled,
-  (SELECT count(*) FROM (SELECT video_key FROM videos GROUP BY video_key
+  (SELECT count(*) FROM (SELECT video_key FROM videos WHERE replay_id IS NULL GROUP BY video_key
      HAVING count(*) > 1 AND max(ingested_at) - min(ingested_at)
        < INTERVAL '{{seconds}} seconds') d) AS accepted_twice
 """
@@ -78,9 +97,12 @@ CLIP_PROBLEMS = (
     ("doubled_frames", "{doubled_frames:,} clips have the same frames twice in clip_frames"),
 )
 
+_REASON = "CASE WHEN resolved_at IS NULL THEN reason ELSE 'resolved' END"
 REASONS = {
-    "rejected_messages": "SELECT reason, count(*) AS n FROM rejected_messages GROUP BY reason",
-    "failed_videos": "SELECT reason, count(*) AS n FROM failed_videos GROUP BY reason",
+    **{
+        table: f"SELECT {_REASON} AS reason, count(*) AS n FROM {table} GROUP BY {_REASON}"
+        for table in ("rejected_messages", "failed_videos")
+    },
     "enriched_clips": (
         "SELECT reject_reason AS reason, count(*) AS n FROM enriched_clips "
         "WHERE reject_reason IS NOT NULL GROUP BY reject_reason"

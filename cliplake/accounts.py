@@ -1,7 +1,7 @@
 """The accounts: what came in, what became of it, and whether that adds up.
 
-received messages = accepted + repeats + rejected; each video has clips or is a dead letter; each
-clip has one row of enriched_clips. Counted by queries over the lake and by the topic's offsets,
+received messages = accepted + replays + repeats + rejected; each video has clips or is a dead
+letter; each clip has one row of enriched_clips. Counted by queries over the lake and by the topic's offsets,
 so they hold for everything that was ever written, whichever process wrote it.
 
 While something is on its way the sums are open, which is not the same as wrong: wrong is what
@@ -54,10 +54,12 @@ class StageAccount:
     """Ended by a gate."""
     dead: int
     """Dead letters."""
+    replays: int = 0
+    """Messages of videos that had been there before, sent again to be worked on again."""
 
     @property
     def finished(self) -> int:
-        return self.done + self.repeats + self.rejected + self.dead
+        return self.done + self.repeats + self.rejected + self.dead + self.replays
 
     @property
     def total(self) -> int:
@@ -170,7 +172,8 @@ def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight:
         int(row["kafka_partition"]): row
         for row in sql.query(queries.PARTITIONS.format(topic=topic)).to_pylist()
     }
-    accounted = messages["accepted"] + messages["repeated"] + messages["rejected"]
+    kinds = ("accepted", "replayed", "repeated", "rejected")
+    accounted = sum(messages[kind] for kind in kinds)
     received = accounted
     lag: dict[int, int] | None = None
     problems: list[str] = []
@@ -184,7 +187,8 @@ def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight:
     problems += [text.format(**videos) for key, text in queries.VIDEO_PROBLEMS if videos[key]]
     problems += [text.format(**clips) for key, text in queries.CLIP_PROBLEMS if clips[key]]
 
-    unfinished = max(0, clips["clips"] - clips["enriched"])
+    unfinished = max(0, clips["clips"] - clips["enriched"]) + clips["failed_to_redo"]
+    split_to_redo = videos["to_redo"] - videos["failed_to_redo"]
     flying = min(in_flight, unfinished)
     stages = {
         "arrivals": StageAccount(
@@ -195,15 +199,17 @@ def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight:
             repeats=messages["repeated"],
             rejected=0,
             dead=messages["rejected"],
+            replays=messages["replayed"],
         ),
         "split": StageAccount(
             "videos",
-            waiting=max(0, videos["videos"] - videos["split"] - videos["failed"]),
+            waiting=max(0, videos["videos"] - videos["split"] - videos["failed"])
+            + videos["to_redo"],
             in_flight=None,
-            done=videos["split"],
+            done=videos["split"] - split_to_redo,
             repeats=0,
             rejected=0,
-            dead=videos["failed"],
+            dead=videos["failed"] - videos["failed_to_redo"],
         ),
         "duration": StageAccount(
             "clips",
@@ -221,7 +227,7 @@ def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight:
             done=clips["kept"],
             repeats=0,
             rejected=clips["rejected"],
-            dead=clips["failed"],
+            dead=clips["failed"] - clips["failed_to_redo"],
         ),
     }
     return Accounts(

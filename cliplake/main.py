@@ -13,6 +13,7 @@ import typer
 
 from cliplake.commands import (
     cluster,
+    dead_letters,
     demo,
     ingest,
     models,
@@ -60,7 +61,20 @@ def options(
     context.obj = Context(settings_file=settings, settings_json=settings_json, debug=debug)
 
 
-for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe, models, regate):
+for command in (
+    cluster,
+    submit,
+    ingest,
+    process,
+    status,
+    demo,
+    sql,
+    dead_letters,
+    try_,
+    recipe,
+    models,
+    regate,
+):
     command.register(app)
 
 

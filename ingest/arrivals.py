@@ -13,18 +13,19 @@ from pyflink.table import DataTypes, TableFunction
 from pyflink.table.udf import udtf
 
 from ingest.done import DoneKeys, DoneRecords
-from ingest.flink_env import KEEP_CONSUMERS, FlinkEnvironment, options_hint
+from ingest.flink_env import KEEP_CONSUMERS, LOOKUP, FlinkEnvironment, options_hint
 from ingest.job_record import NewState
 from ingest.validation import ParsedRow, parsed_rows
+from schemas import replay
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
-STATE_FORMAT = "1"
+STATE_FORMAT = "2"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
 
 
 class ParseMessage(TableFunction):  # type: ignore[misc]
-    """A record's value, partition and offset → a row a reference, or one row with a reason."""
+    """A record's value, coordinates and headers → a row a reference, or one with a reason."""
 
     def __init__(self, new_state: NewState | None) -> None:
         super().__init__()
@@ -37,10 +38,13 @@ class ParseMessage(TableFunction):  # type: ignore[misc]
             self._known = DoneKeys(self._new_state.keys_file)
             self._done = DoneRecords(self._new_state.records_file)
 
-    def eval(self, payload: bytes | None, partition: int, offset: int) -> Iterator[tuple[Any, ...]]:
+    def eval(
+        self, payload: bytes | None, partition: int, offset: int, *headers: bytes | None
+    ) -> Iterator[tuple[Any, ...]]:
         if self._done is not None and (partition, offset) in self._done:
             return
-        rows = parsed_rows(None if payload is None else bytes(payload), self._known)
+        again = replay.parse_replay(*(None if h is None else bytes(h) for h in headers))
+        rows = parsed_rows(None if payload is None else bytes(payload), self._known, again)
         yield from map(tuple, rows)
 
 
@@ -65,7 +69,7 @@ def build(
         tables.sql_query(
             "SELECT k.`topic`, k.`partition`, k.`offset`, k.`timestamp`, k.`payload`, "
             "CURRENT_TIMESTAMP AS seen_at, p.* FROM records AS k, "
-            "LATERAL TABLE(parse_message(payload, `partition`, `offset`)) "
+            f"LATERAL TABLE(parse_message(payload, `partition`, `offset`, {_headers()})) "
             f"AS p({', '.join(ParsedRow._fields)})"
         ),
         "parsed",
@@ -81,7 +85,7 @@ def build(
         "counted",
     )
     statements = tables.create_statement_set()
-    for table, query in inserts().items():
+    for table, query in inserts(environment.table("rejected_messages")).items():
         hint = options_hint(KEEP_CONSUMERS) if table == "videos" else ""
         statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {hint} {query}")
     return statements
@@ -113,29 +117,51 @@ def source_ddl(settings: Settings, new_state: NewState | None) -> str:
         "`topic` STRING METADATA VIRTUAL, "
         "`partition` INT METADATA VIRTUAL, "
         "`offset` BIGINT METADATA VIRTUAL, "
-        "`timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL"
+        "`timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL, "
+        "`headers` MAP<STRING NOT NULL, BYTES NOT NULL> METADATA VIRTUAL"
         f") WITH ({rendered})"
     )
 
 
-def inserts() -> dict[str, str]:
-    """The query behind each table; one INSERT a table, since two would compact it at once."""
+def _headers() -> str:
+    names = (replay.ID_HEADER, replay.OF_HEADER, replay.VIDEOS_HEADER)
+    return ", ".join(f"headers['{name}']" for name in names)
+
+
+def inserts(letters: str) -> dict[str, str]:
+    """The query behind each table; one INSERT a table, since two would compact it at once.
+
+    ``letters`` is the table rejected_messages as SQL names it. A replay that is accepted resolves
+    its letter: the row is looked up and written again, so that headers alone can change none.
+    """
     coordinates = "`topic`, `partition`, `offset`, `timestamp`"
     day = "DATE_FORMAT(seen_at, 'yyyy-MM-dd')"
+    first = "nth = 1 AND NOT is_known"
+    partition, offset = (f"CAST(letter_{name} AS STRING)" for name in ("partition", "offset"))
+    letter = f"CONCAT(letter_topic, '[', {partition}, ']@', {offset})"
     return {
         "videos": (
             "SELECT video_key, video_id, uri, etag, source, TO_TIMESTAMP_LTZ(uploaded_at_ms, 3), "
-            f"attributes, `payload`, {coordinates}, record_index, seen_at, {day} "
-            "FROM counted WHERE nth = 1 AND NOT is_known"
+            f"attributes, `payload`, {coordinates}, record_index, seen_at, "
+            f"CASE WHEN {first} THEN CAST(NULL AS STRING) ELSE replay_id END, {day} "
+            f"FROM counted WHERE ({first}) OR replay_id IS NOT NULL"
         ),
         "repeats": (
             f"SELECT video_key, video_id, {coordinates}, record_index, seen_at, {day} "
-            "FROM counted WHERE nth > 1 OR is_known"
+            f"FROM counted WHERE NOT ({first}) AND replay_id IS NULL"
         ),
         "rejected_messages": (
-            f"SELECT {coordinates}, reason, error, `payload`, seen_at, "
+            f"SELECT {coordinates}, reason, error, `payload`, seen_at, {letter}, "
             "CAST(NULL AS TIMESTAMP_LTZ(3)), CAST(0 AS BIGINT) "
-            "FROM parsed WHERE reason IS NOT NULL"
+            "FROM parsed WHERE reason IS NOT NULL "
+            "UNION ALL SELECT r.kafka_topic, r.kafka_partition, r.kafka_offset, "
+            "r.kafka_timestamp, r.reason, r.error, r.payload, r.failed_at, r.replay_of, "
+            "CAST(p.seen_at AS TIMESTAMP_LTZ(3)), CAST(1 AS BIGINT) "
+            "FROM (SELECT *, PROCTIME() AS proc FROM parsed "
+            "WHERE reason IS NULL AND record_index = 0 AND letter_topic IS NOT NULL) AS p "
+            f"JOIN {letters} {options_hint(LOOKUP)} FOR SYSTEM_TIME AS OF p.proc AS r "
+            "ON r.kafka_topic = p.letter_topic AND r.kafka_partition = p.letter_partition "
+            "AND r.kafka_offset = p.letter_offset WHERE r.payload = p.payload"
         ),
     }
 
@@ -144,7 +170,8 @@ def _parse_function(new_state: NewState | None) -> Any:
     text = DataTypes.STRING()
     return udtf(
         ParseMessage(new_state),
-        input_types=[DataTypes.BYTES(), DataTypes.INT(), DataTypes.BIGINT()],
+        input_types=[DataTypes.BYTES(), DataTypes.INT(), DataTypes.BIGINT()]
+        + [DataTypes.BYTES()] * 3,
         result_types=[
             DataTypes.INT(),
             text,
@@ -155,6 +182,10 @@ def _parse_function(new_state: NewState | None) -> Any:
             DataTypes.BIGINT(),
             DataTypes.MAP(text, text),
             DataTypes.BOOLEAN(),
+            text,
+            text,
+            DataTypes.INT(),
+            DataTypes.BIGINT(),
             text,
             text,
         ],

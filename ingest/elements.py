@@ -13,7 +13,7 @@ from processors.errors import MediaError
 from processors.media.probe import VideoInfo
 from processors.split import Segment, SegmentScores
 
-FORMAT = 1
+FORMAT = 2
 
 PADDING_BYTES = 160 * 1024
 """Room that an element takes up on its way to the workers that decode.
@@ -36,8 +36,8 @@ class SegmentTask:
     padding: bytes = b""
 
     @property
-    def video_key(self) -> str:
-        return str(self.video["video_key"])
+    def row(self) -> str:
+        return _row(self.video)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class ScoredSegment:
     scores: SegmentScores
 
     @property
-    def video_key(self) -> str:
-        return self.task.video_key
+    def row(self) -> str:
+        return self.task.row
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,13 @@ class FailedPart:
     padding: bytes = b""
 
     @property
-    def video_key(self) -> str:
-        return str(self.video["video_key"])
+    def row(self) -> str:
+        return _row(self.video)
+
+
+def _row(video: dict[str, Any]) -> str:
+    """What tells a row of `videos` from others: a replay's parts are not those of the first."""
+    return f"{video['video_key']}/{video['kafka_partition']}/{video['kafka_offset']}"
 
 
 Part = TypeVar("Part", SegmentTask, FailedPart)

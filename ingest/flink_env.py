@@ -31,6 +31,14 @@ KEEP_CONSUMERS = {"consumer.expiration-time": "3650 d"}
 """A reader's claim on snapshots of `videos` outlives any pause of the split job: the writer would
 expire what was never read, and the reader would stop for good."""
 
+LOOKUP = {
+    # A letter is looked up by a replay of it, which somebody sent after seeing it in the lake:
+    # with the default of 10 s it might not be found, and never be resolved.
+    "continuous.discovery-interval": "10 ms",
+}
+"""Options of a table of dead letters where a job looks rows of it up: it keeps a copy on its disk,
+brought up to date by the snapshots that came since."""
+
 
 @dataclass(frozen=True)
 class JobOptions:

@@ -52,13 +52,33 @@ def arrivals_state(
 
 
 def split_state(read: LakeReader, folder: Path) -> NewState:
-    """Files in ``folder`` for the split job: videos that have clips or have failed."""
-    keys_file = folder / "keys.npy"
-    keys: set[str] = set()
-    for table in ("clips", "failed_videos"):
-        keys.update(_strings(read(table, ["video_key"])))
-    write_keys(keys_file, keys)
-    return NewState(str(keys_file))
+    """Files in ``folder`` for the split job: videos that have clips or have failed.
+
+    A replay is a row of a video that had one of those before: it is done once one of them is of
+    the replay's own offset or a later one.
+    """
+    keys_file, records_file = folder / "keys.npy", folder / "records.npy"
+    rows = [read(table, ["video_key", "kafka_offset"]) for table in ("clips", "failed_videos")]
+    write_keys(keys_file, (key for table in rows for key in _strings(table)))
+    videos = read("videos", ["video_key", "kafka_partition", "kafka_offset", "replay_id"])
+    replays = videos.filter(videos.column("replay_id").is_valid())
+    newest: dict[str, int] = dict.fromkeys(_strings(replays), -1)
+    for table in rows:
+        for key, offset in _pairs(table):
+            if key in newest and offset is not None:
+                newest[key] = max(newest[key], offset)
+    done: dict[int, set[int]] = {}
+    open_: set[tuple[int, int]] = set()
+    for row in replays.to_pylist():
+        partition, offset = row["kafka_partition"], row["kafka_offset"]
+        done.setdefault(partition, set()).add(offset)
+        if newest[row["video_key"]] < offset:
+            open_.add((partition, offset))
+    # A message may bring several videos again: it is done when all of them are.
+    for partition, offset in open_:
+        done[partition].discard(offset)
+    write_records(records_file, {p: np.array(sorted(o), np.int64) for p, o in done.items() if o})
+    return NewState(str(keys_file), str(records_file))
 
 
 def done_offsets(read: LakeReader, topic: str) -> dict[int, Offsets]:
@@ -110,3 +130,13 @@ def _strings(rows: pa.Table, column: str = "video_key") -> Iterable[str]:
             text = value.as_py()
             if text is not None:
                 yield text
+
+
+def _pairs(rows: pa.Table) -> Iterable[tuple[str, int | None]]:
+    """``video_key`` and ``kafka_offset`` of each row."""
+    for batch in rows.to_batches():
+        yield from zip(
+            batch.column("video_key").to_pylist(),
+            batch.column("kafka_offset").to_pylist(),
+            strict=True,
+        )

@@ -16,6 +16,7 @@ from kafka import KafkaProducer
 from ingest.kafka_client import client_options, explained
 from schemas.message import MessageRejected, parse_message, render_message
 from schemas.problems import ConfigError
+from schemas.replay import Replay
 from schemas.settings import Settings
 
 SEND_TIMEOUT_MS = 30_000
@@ -77,6 +78,15 @@ class Producer:
         # kafka-python refuses a record that has neither key nor value.
         self._send(payload, b"" if payload is None and key is None else key)
 
+    def send_again(self, payload: bytes | None, replay: Replay) -> None:
+        """Queue a replay of a message, on the partition that it was on.
+
+        There its offset is higher than that of whatever came of the message before, and so its
+        rows are the newer ones.
+        """
+        key = b"" if payload is None else None
+        self._send(payload, key, partition=replay.of.partition, headers=replay.headers())
+
     def flush(self) -> None:
         """Wait until every queued record is acknowledged; `ConfigError` if one was not."""
         with explained(self._kafka):
@@ -102,9 +112,10 @@ class Producer:
     ) -> None:
         self.close()
 
-    def _send(self, payload: bytes | None, key: bytes | None) -> None:
+    def _send(self, payload: bytes | None, key: bytes | None, **more: Any) -> None:
         with explained(self._kafka):
-            self._pending.append(self._client.send(self._kafka.topic, value=payload, key=key))
+            sent = self._client.send(self._kafka.topic, value=payload, key=key, **more)
+            self._pending.append(sent)
         if len(self._pending) >= 10_000:
             self.flush()
 

@@ -1,7 +1,8 @@
 """The job ``split``: rows of videos become rows of clips, or of failed_videos.
 
 ``videos`` as a stream → probe (one worker) → segments, spread over the workers that decode and
-score them → merged by video → SQL sinks. What the operators do is in `ingest.split_operators`.
+score them → merged by row of ``videos`` → SQL sinks. What the operators do is in
+`ingest.split_operators`. A replay is one more row of ``videos``, and goes the same way.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 from pyflink.common.typeinfo import Types
 
 from ingest import elements
-from ingest.flink_env import KEEP_CONSUMERS, FlinkEnvironment, options_hint
+from ingest.flink_env import KEEP_CONSUMERS, LOOKUP, FlinkEnvironment, options_hint
 from ingest.job_record import NewState
 from ingest.split_operators import (
     FAILED_TAG,
+    RESOLVED_TAG,
     VIDEO_COLUMNS,
     MergeSegments,
     ProbeVideo,
@@ -23,9 +25,16 @@ from ingest.split_operators import (
 )
 from schemas.recipe import Recipe
 from schemas.settings import Settings
-from schemas.tables import CLIPS, FAILED_VIDEOS, ColumnType, Table
+from schemas.tables import (
+    CLIPS,
+    FAILED_VIDEOS,
+    KAFKA_COLUMN_NAMES,
+    Column,
+    ColumnType,
+    Table,
+)
 
-STATE_FORMAT = f"1.{elements.FORMAT}"
+STATE_FORMAT = f"2.{elements.FORMAT}"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
 
 CONSUMER_ID = "cliplake-split"
@@ -55,7 +64,7 @@ def build(
     fetch, decode = settings.fetch, settings.decode
     videos = tables.to_data_stream(tables.sql_query(source_query(environment.table("videos"))))
     probed = videos.flat_map(
-        ProbeVideo(fetch, decode, scratch_dir, new_state.keys_file if new_state else ""),
+        ProbeVideo(fetch, decode, scratch_dir, new_state),
         output_type=Types.PICKLED_BYTE_ARRAY(),
     )
     probed.uid(UIDS[0]).name("fetch and probe")
@@ -63,18 +72,43 @@ def build(
         ScoreSegment(fetch, decode, scratch_dir), output_type=Types.PICKLED_BYTE_ARRAY()
     )
     segments.set_parallelism(settings.flink.parallelism).uid(UIDS[1]).name("score segment")
-    merged = segments.key_by(lambda part: part.video_key, key_type=Types.STRING()).process(
+    merged = segments.key_by(lambda part: part.row, key_type=Types.STRING()).process(
         MergeSegments(recipe), output_type=row_type(CLIPS)
     )
     merged.set_parallelism(1).uid(UIDS[2]).name("merge segments")
-    statements = tables.create_statement_set()
-    for table, stream in ((CLIPS, merged), (FAILED_VIDEOS, merged.get_side_output(FAILED_TAG))):
-        view = f"{table.name}_rows"
+    for view, stream in (
+        ("clips_rows", merged),
+        ("failed_rows", merged.get_side_output(FAILED_TAG)),
+        ("resolved_rows", merged.get_side_output(RESOLVED_TAG)),
+    ):
         tables.create_temporary_view(view, tables.from_data_stream(stream))
-        statements.add_insert_sql(
-            f"INSERT INTO {environment.table(table.name)} SELECT {_columns(table)} FROM {view}"
-        )
+    clips, failed = environment.table(CLIPS.name), environment.table(FAILED_VIDEOS.name)
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(f"INSERT INTO {clips} SELECT {_columns(CLIPS)} FROM clips_rows")
+    # One INSERT, since two would compact the table at once.
+    statements.add_insert_sql(
+        f"INSERT INTO {failed} SELECT {_columns(FAILED_VIDEOS)} FROM failed_rows "
+        f"UNION ALL {resolved_query(failed)}"
+    )
     return statements
+
+
+def resolved_query(letters: str) -> str:
+    """The rows of failed_videos, ``letters``, of videos that have been split since.
+
+    The row takes the coordinates of the message that succeeded: its offset is the sequence.
+    """
+    taken = {"resolved_at", *KAFKA_COLUMN_NAMES}
+    columns = [
+        _column(column, "s") if column.name in taken else f"r.`{column.name}`"
+        for column in FAILED_VIDEOS.columns
+    ]
+    return (
+        f"SELECT {', '.join(columns)} "
+        "FROM (SELECT *, PROCTIME() AS proc FROM resolved_rows) AS s "
+        f"JOIN {letters} {options_hint(LOOKUP)} FOR SYSTEM_TIME AS OF s.proc AS r "
+        "ON r.video_key = s.video_key WHERE r.resolved_at IS NULL"
+    )
 
 
 def source_query(videos: str) -> str:
@@ -103,9 +137,9 @@ def source_query(videos: str) -> str:
 
 
 def _columns(table: Table) -> str:
-    return ", ".join(
-        f"TO_TIMESTAMP_LTZ(`{column.name}`, 3)"
-        if column.type is ColumnType.TIMESTAMP
-        else f"`{column.name}`"
-        for column in table.columns
-    )
+    return ", ".join(_column(column) for column in table.columns)
+
+
+def _column(column: Column, of: str = "") -> str:
+    name = f"{of}.`{column.name}`" if of else f"`{column.name}`"
+    return f"TO_TIMESTAMP_LTZ({name}, 3)" if column.type is ColumnType.TIMESTAMP else name

@@ -24,7 +24,7 @@ from pyflink.datastream import (
 from pyflink.datastream.state import ListStateDescriptor
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-from ingest.done import DoneKeys
+from ingest.done import DoneKeys, DoneRecords
 from ingest.elements import (
     FailedPart,
     ScoredSegment,
@@ -34,6 +34,7 @@ from ingest.elements import (
     segment_tasks,
     unpadded,
 )
+from ingest.job_record import NewState
 from processors.errors import MediaError
 from processors.failpoints import passing
 from processors.fetch import Fetcher, LocalMedia
@@ -52,7 +53,7 @@ from processors.split import (
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import DecodeSettings, FetchSettings
-from schemas.tables import CLIPS, FAILED_VIDEOS, ColumnType, Table
+from schemas.tables import CLIPS, FAILED_VIDEOS, KAFKA_COLUMN_NAMES, ColumnType, Table
 
 VIDEO_COLUMNS = (
     "video_key",
@@ -63,8 +64,12 @@ VIDEO_COLUMNS = (
     "kafka_partition",
     "kafka_offset",
     "kafka_timestamp",
+    "replay_id",
 )
 """What the operators are given of a row of `videos`; the timestamp as text, in UTC."""
+
+RESOLVED_COLUMNS = ("video_key", *KAFKA_COLUMN_NAMES, "resolved_at")
+"""Of a video that was split: what its row of `failed_videos` gets, if it has one."""
 
 ATTEMPTS = 2
 """A decoder that dies is tried again in a fresh process before its video is blamed."""
@@ -84,15 +89,17 @@ class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
         fetch: FetchSettings,
         decode: DecodeSettings,
         scratch_dir: str,
-        done_file: str,
+        new_state: NewState | None,
     ) -> None:
         self._fetch = fetch
         self._decode = decode
         self._scratch_dir = scratch_dir
-        self._done_file = done_file
+        self._new_state = new_state
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        self._done = DoneKeys(self._done_file) if self._done_file else None
+        self._done: DoneVideos | None = None
+        if self._new_state is not None:
+            self._done = DoneVideos(self._new_state)
         self._sandbox = Sandbox(self._decode)
         self._fetcher = Fetcher(self._fetch, Path(self._scratch_dir))
 
@@ -101,7 +108,7 @@ class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
 
     def flat_map(self, value: Row) -> Iterator[SegmentTask | FailedPart]:
         video: dict[str, Any] = dict(zip(VIDEO_COLUMNS, value, strict=True))
-        if self._done is not None and video["video_key"] in self._done:
+        if self._done is not None and self._done.holds(video):
             return
         if text := video["kafka_timestamp"]:
             video["kafka_timestamp"] = datetime.fromisoformat(text).replace(tzinfo=UTC)
@@ -121,6 +128,19 @@ class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
     def _probe(self, media: LocalMedia) -> VideoInfo:
         deadline = self._sandbox.deadline_for(media.size / _PROBE_BYTES_PER_VIDEO_SECOND)
         return self._sandbox.run(probe, str(media.path), deadline_s=deadline, stage="probe")
+
+
+class DoneVideos:
+    """Which rows of `videos` were done before the job was started with new state."""
+
+    def __init__(self, new_state: NewState) -> None:
+        self._keys = DoneKeys(new_state.keys_file)
+        self._replays = DoneRecords(new_state.records_file)
+
+    def holds(self, video: dict[str, Any]) -> bool:
+        if video["replay_id"] is not None:
+            return (video["kafka_partition"], video["kafka_offset"]) in self._replays
+        return video["video_key"] in self._keys
 
 
 class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
@@ -190,10 +210,12 @@ class MergeSegments(KeyedProcessFunction):  # type: ignore[misc]
         result = self._result(parts)
         passing("split.merged")
         if isinstance(result, FailedPart):
-            yield FAILED_TAG, Row(*_values(FAILED_VIDEOS, _failed_row(result)))
+            yield FAILED_TAG, Row(*_values(FAILED_VIDEOS.column_names, _failed_row(result)))
             return
         for row in result:
-            yield Row(*_values(CLIPS, row))
+            yield Row(*_values(CLIPS.column_names, row))
+        now = datetime.now(UTC)
+        yield RESOLVED_TAG, Row(*_values(RESOLVED_COLUMNS, {**result[0], "resolved_at": now}))
 
     def _result(
         self, parts: Sequence[ScoredSegment | FailedPart]
@@ -249,8 +271,8 @@ class _HeldMedia:
         self._stack.close()
 
 
-def row_type(table: Table) -> TypeInformation:
-    """A table's columns as types of a stream; times are milliseconds since 1970.
+def row_type(table: Table, columns: Sequence[str] = ()) -> TypeInformation:
+    """A table's columns, or some of them, as types of a stream; times are ms since 1970.
 
     Flink cannot make a table of a stream whose type has SQL timestamps in it.
     """
@@ -262,16 +284,16 @@ def row_type(table: Table) -> TypeInformation:
         ColumnType.DOUBLE: Types.DOUBLE(),
         ColumnType.TIMESTAMP: Types.LONG(),
     }
-    return Types.ROW_NAMED(
-        list(table.column_names), [types[column.type] for column in table.columns]
-    )
+    names = list(columns or table.column_names)
+    return Types.ROW_NAMED(names, [types[table.column(name).type] for name in names])
 
 
 FAILED_TAG = OutputTag("failed_videos", row_type(FAILED_VIDEOS))
+RESOLVED_TAG = OutputTag("resolved_videos", row_type(FAILED_VIDEOS, RESOLVED_COLUMNS))
 
 
-def _values(table: Table, row: dict[str, Any]) -> Iterator[Any]:
-    for name in table.column_names:
+def _values(columns: Sequence[str], row: dict[str, Any]) -> Iterator[Any]:
+    for name in columns:
         value = row[name]
         yield round(value.timestamp() * 1000) if isinstance(value, datetime) else value
 
@@ -279,7 +301,7 @@ def _values(table: Table, row: dict[str, Any]) -> Iterator[Any]:
 def _failed_row(part: FailedPart) -> dict[str, Any]:
     video = part.video
     return {
-        **{name: video[name] for name in VIDEO_COLUMNS if name != "etag"},
+        **{name: video[name] for name in VIDEO_COLUMNS if name not in ("etag", "replay_id")},
         "uri": redact(video["uri"]),
         "stage": part.stage,
         "reason": part.reason,

@@ -197,7 +197,7 @@ _KAFKA = (
 
 VIDEOS = Table(
     "videos",
-    doc="One row a video reference that was accepted; nothing is ever updated.",
+    doc="One row a video reference that was accepted, and one more for each replay of it.",
     writer="Flink job arrivals",
     columns=(
         Column("video_key", _S, "hash(video_id, uri, etag): one upload", nullable=False),
@@ -211,6 +211,7 @@ VIDEOS = Table(
         *_KAFKA,
         Column("record_index", _I, "place in the message; 0 unless it named several objects"),
         Column("ingested_at", _T, "when the arrivals job accepted it"),
+        Column("replay_id", _S, "the replay that brought it again; null in a video's first row"),
         Column("dt", _S, "day of ingested_at in UTC, YYYY-MM-DD", nullable=False),
     ),
     partition_keys=("dt",),
@@ -246,7 +247,12 @@ REJECTED_MESSAGES = Table(
         Column("error", _S, "what was wrong, in a sentence"),
         Column("payload", ColumnType.BYTES, "the message as it came"),
         Column("failed_at", _T, "when it was rejected"),
-        Column("resolved_at", _T, "when a replay of it succeeded; null until then"),
+        Column(
+            "replay_of",
+            _S,
+            "the letter of which it was the replay, like topic[0]@5: rejected once more",
+        ),
+        Column("resolved_at", _T, "when a replay of it was accepted; null until then"),
         Column("seq", _L, "sequence field: 0 when rejected, 1 when resolved"),
     ),
     primary_key=("kafka_topic", "kafka_partition", "kafka_offset"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import sys
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cliplake.clip_table import printable
 from cliplake.console import CommandError, Exit, err, out
 from cliplake.context import context_of
+from cliplake.plain import plain, plain_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +46,7 @@ def register(app: typer.Typer) -> None:
         found = LakeSql(context_of(context).running_settings()).query(statement, most)
         rows = found if most is None else found.slice(0, most)
         if as_json:
-            json.dump(_plain_rows(rows), sys.stdout, ensure_ascii=False, indent=1)
+            json.dump(plain_rows(rows), sys.stdout, ensure_ascii=False, indent=1)
             sys.stdout.write("\n")
         elif as_csv:
             _write_csv(rows)
@@ -59,34 +60,10 @@ class _Usage(CommandError):
     exit_code = Exit.USAGE
 
 
-def _plain_rows(table: pa.Table) -> list[dict[str, Any]]:
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return [
-        {name: _plain(values[i]) for name, values in columns.items()} for i in range(table.num_rows)
-    ]
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO 8601, bytes as base64, maps as objects."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, list):
-        if value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
-            return {str(key): _plain(item) for key, item in value}
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and value != value:
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def _write_csv(table: pa.Table) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(table.column_names)
-    for row in _plain_rows(table):
+    for row in plain_rows(table):
         writer.writerow(
             json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v
             for v in row.values()
@@ -125,18 +102,13 @@ def _shown(value: Any) -> str:
         return "·"
     if isinstance(value, bytes):
         text = value[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-        return _printable(text) + (f"… ({len(value):,} bytes)" if len(value) > _SHOWN_BYTES else "")
+        return printable(text) + (f"… ({len(value):,} bytes)" if len(value) > _SHOWN_BYTES else "")
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, float):
         return f"{value:.6g}"
-    plain = _plain(value)
+    plain = plain(value)
     if isinstance(plain, list | dict):
         text = json.dumps(plain, ensure_ascii=False)
-        return _printable(text if len(text) <= 80 else text[:77] + "…")
-    return _printable(str(plain))
-
-
-def _printable(text: str) -> str:
-    """What came from outside must not drive the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        return printable(text if len(text) <= 80 else text[:77] + "…")
+    return printable(str(plain))

@@ -107,7 +107,7 @@ def _print(found: _Found) -> None:
     accounts = found.accounts
     stages = Table(show_edge=False, header_style="bold")
     stages.add_column("stage")
-    for name in ("waiting", "in flight", "done", "repeats", "rejected", "dead"):
+    for name in ("waiting", "in flight", "done", "repeats", "replays", "rejected", "dead"):
         stages.add_column(name, justify="right")
     stages.add_column("of")
     for name, stage in accounts.stages.items():
@@ -117,6 +117,7 @@ def _print(found: _Found) -> None:
             "·" if stage.in_flight is None else f"{stage.in_flight:,}",
             f"{stage.done:,}",
             f"{stage.repeats:,}" if name == "arrivals" else "·",
+            f"{stage.replays:,}" if name == "arrivals" else "·",
             f"{stage.rejected:,}" if name in ("duration", "enrich") else "·",
             f"[red]{stage.dead:,}[/]" if stage.dead else "0",
             f"{stage.total:,} {stage.unit}",

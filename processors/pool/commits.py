@@ -40,6 +40,7 @@ class Committer:
         self._identifier = 0
         self._enriched: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
+        self._resolved: dict[str, tuple[int, Any]] = {}
         self._frames: list[bytes] = []
 
     @property
@@ -52,6 +53,10 @@ class Committer:
         self._enriched.append({**result.enriched, "enrich_seq": enrich_seq})
         if result.failure is not None:
             self._failed.append({**result.failure, "enrich_seq": enrich_seq})
+
+    def resolve(self, result: ClipResult, enrich_seq: int) -> None:
+        """Mark the clip's row of ``failed_clips`` resolved, in the commit of its result."""
+        self._resolved[result.clip_id] = (enrich_seq, result.enriched["enriched_at"])
 
     def add_frames(self, messages: bytes) -> None:
         """Take the pickled commit messages of frame files that an actor has written."""
@@ -67,12 +72,12 @@ class Committer:
         if self._frames:
             self.commit_frames()
         passing("commit.after_frames")
-        if self._failed:
+        if self._failed or self._resolved:
             self.commit_failed()
         passing("commit.after_failures")
         self.commit_enriched(position)
         passing("commit.after_enriched")
-        self._frames, self._failed, self._enriched = [], [], []
+        self._frames, self._failed, self._enriched, self._resolved = [], [], [], {}
 
     def commit_frames(self) -> None:
         messages = [m for pickled in self._frames for m in pickle.loads(pickled)]
@@ -89,7 +94,7 @@ class Committer:
         )
 
     def _write(self, table: Table, builder: Any) -> Messages:
-        rows = self._enriched if table is ENRICHED_CLIPS else self._failed
+        rows = self._enriched if table is ENRICHED_CLIPS else [*self._failed, *self._letters()]
         if not rows:
             return []
         data = pa.Table.from_pylist(rows, schema=table.arrow_schema())
@@ -102,6 +107,18 @@ class Committer:
             return messages
         finally:
             writer.close()
+
+    def _letters(self) -> list[dict[str, Any]]:
+        """The rows of ``failed_clips`` that are resolved, as they are now, with the time."""
+        if not self._resolved:
+            return []
+        # All versions of a row have its key, so the predicate hides no newer one.
+        mine = self._lake.predicates(FAILED_CLIPS.name).is_in("clip_id", list(self._resolved))
+        rows = []
+        for row in self._lake.read(FAILED_CLIPS.name, filter=mine).to_pylist():
+            sequence, moment = self._resolved[row["clip_id"]]
+            rows.append({**row, "resolved_at": moment, "enrich_seq": sequence})
+        return rows
 
     def _commit(
         self,

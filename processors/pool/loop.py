@@ -29,6 +29,7 @@ from processors.pool.scaling import Scaler
 from processors.pool.source import Chunk, ClipSource
 from processors.pool.workers import Workers
 from processors.results import duration_rejected
+from schemas.reasons import ClipStatus
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
@@ -128,7 +129,7 @@ class Run:
         self._progress.add(chunk.span)
         if chunk.rows.num_rows == 0:
             return
-        new = self._done.admit(chunk.rows.column("clip_id"))
+        new = self._done.admit(chunk.rows.column("clip_id"), chunk.rows.column("kafka_offset"))
         for index in np.flatnonzero(~new):
             chunk.span.finish(int(index))
         self._reporter.skipped(int((~new).sum()))
@@ -215,6 +216,9 @@ class Run:
 
     def _finish(self, work: Work, result: Any) -> None:
         self._committer.add(result, work.sequence)
+        failed = result.status is ClipStatus.FAILED
+        if self._done.finish(result.clip_id, work.clip["kafka_offset"], failed=failed):
+            self._committer.resolve(result, work.sequence)
         work.span.finish(work.index)
         self._reporter.finished(result.status)
 
