@@ -1,8 +1,8 @@
 """The accounts: what came in, what became of it, and whether that adds up.
 
 received messages = accepted + replays + repeats + rejected; each video has clips or is a dead
-letter; each clip has one row of enriched_clips. Counted by queries over the lake and by the topic's offsets,
-so they hold for everything that was ever written, whichever process wrote it.
+letter; each clip has one row of enriched_clips. Counted by queries over the lake and by the
+topic's offsets, so they hold for everything that was ever written, whichever process wrote it.
 
 While something is on its way the sums are open, which is not the same as wrong: wrong is what
 can no longer come right, like a clip of no video or a row that is there twice.

@@ -107,6 +107,26 @@ def test_videos_with_clips_or_a_failure_are_done_for_the_split(tmp_path: Path) -
     assert KEYS[2] not in done
 
 
+def test_a_replay_is_done_once_something_has_come_of_it(tmp_path: Path) -> None:
+    again = {"replay_id": "0" * 32}
+    read = lake(
+        videos=[
+            at(0, 0, KEYS[0]),
+            at(0, 4, KEYS[0], **again),
+            at(0, 5, KEYS[1], **again),
+            at(1, 9, KEYS[2], **again),
+            at(1, 9, KEYS[3], record_index=1, **again),
+        ],
+        clips=[at(0, 4, KEYS[0]), at(0, 1, KEYS[1]), at(1, 9, KEYS[2])],
+        failed_videos=[at(1, 3, KEYS[3])],
+    )
+    done = DoneRecords(split_state(read, tmp_path).records_file)
+    assert (0, 4) in done
+    assert (0, 5) not in done
+    # One of its two videos has not been tried again.
+    assert (1, 9) not in done
+
+
 def test_every_key_that_was_written_is_found_and_no_other(tmp_path: Path) -> None:
     file = tmp_path / "keys.npy"
     assert write_keys(file, KEYS[:100]) == 100

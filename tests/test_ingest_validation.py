@@ -10,6 +10,7 @@ import pytest
 from ingest.validation import parsed_rows
 from schemas.ids import default_video_id, video_key
 from schemas.message import render_message
+from schemas.replay import MessageName, Replay
 
 URI = "file:///videos/a.mp4"
 KEY = video_key(default_video_id(URI), URI)
@@ -64,3 +65,23 @@ def test_anything_else_becomes_one_row_with_its_reason(payload: bytes | None, re
     assert row.video_key is None
     # What goes to the table must be UTF-8, whatever the message was.
     assert row.error.encode("utf-8")
+
+
+REPLAY = Replay("0" * 32, MessageName("t", 2, 7))
+
+
+def test_a_replay_is_said_with_each_reference_that_it_means() -> None:
+    (row,) = parsed_rows(render_message(URI), replay=REPLAY)
+    assert row.replay_id == REPLAY.id
+    assert (row.letter_topic, row.letter_partition, row.letter_offset) == ("t", 2, 7)
+    other = Replay(REPLAY.id, REPLAY.of, frozenset({"another video"}))
+    (row,) = parsed_rows(render_message(URI), replay=other)
+    assert row.replay_id is None
+
+
+def test_a_replay_that_is_rejected_again_names_its_letter() -> None:
+    (row,) = parsed_rows(b"junk", replay=REPLAY)
+    assert row.reason == "not_json"
+    assert (row.letter_topic, row.letter_partition, row.letter_offset) == ("t", 2, 7)
+    (row,) = parsed_rows(b"junk")
+    assert row.letter_topic is None

@@ -52,6 +52,27 @@ def test_rows_of_one_clip_carry_the_same_sequence_in_all_tables(lake: Lake) -> N
     )
 
 
+def test_a_letter_is_resolved_in_the_commit_of_the_clips_result(lake: Lake) -> None:
+    committer = Committer(lake, 1)
+    error = MediaError(MediaReason.NOT_FOUND, "it is not there", stage="fetch")
+    for number in (1, 2):
+        committer.add(failed(pool_lake.clip(number), pool_lake.recipe(), error), 40 + number)
+    committer.commit(position(3))
+    result = passed(pool_lake.clip(1), pool_lake.recipe(), {})
+    committer.add(result, 50)
+    committer.resolve(result, 50)
+    committer.commit(position(4))
+    letters = {r["clip_id"]: r for r in lake.read("failed_clips").to_pylist()}
+    assert letters[pool_lake.clip_id(2)]["resolved_at"] is None
+    letter = letters[pool_lake.clip_id(1)]
+    assert letter["resolved_at"] is not None
+    assert (letter["reason"], letter["error"], letter["enrich_seq"]) == (
+        "not_found",
+        "it is not there",
+        50,
+    )
+
+
 def test_the_position_comes_back_as_it_was_stored(lake: Lake) -> None:
     assert load_stored(lake).position is None
     Committer(lake, 3).commit(position(7, epoch=3))

@@ -13,13 +13,19 @@ from processors.pool.commits import Committer
 from processors.pool.done import DoneClips, key_bytes, load_done
 from processors.pool.lake import Lake
 from processors.pool.position import Position
-from processors.results import passed
+from processors.errors import MediaError
+from processors.results import failed, passed
+from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from tests import pool_lake
 
 
 def ids(*numbers: int) -> pa.ChunkedArray:
     return pa.chunked_array([[pool_lake.clip_id(n) for n in numbers]])
+
+
+def offsets(*numbers: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(numbers, pa.int64())])
 
 
 def enrich(lake: Lake, epoch: int, recipe: Recipe, *numbers: int) -> None:
@@ -72,3 +78,31 @@ def test_rows_of_the_present_recipe_are_done_and_others_are_not(tmp_path: Path) 
     enrich(lake, 2, new, 2)
     assert load_done(lake, new).admit(ids(1, 2, 3, 4)).tolist() == [True, False, True, True]
     assert load_done(lake, old).admit(ids(1, 2, 3, 4)).tolist() == [False, True, False, True]
+
+
+def test_a_clip_that_failed_is_new_for_a_later_message_alone() -> None:
+    done = DoneClips()
+    assert done.admit(ids(1, 2), offsets(5, 5)).all()
+    assert not done.finish(pool_lake.clip_id(1), 5, failed=True)
+    assert not done.finish(pool_lake.clip_id(2), 5, failed=False)
+    assert done.admit(ids(1, 2), offsets(5, 9)).tolist() == [False, False]
+    assert done.admit(ids(1, 1), offsets(9, 9)).tolist() == [True, False]
+    # It succeeds: whoever asks learns that its letter is resolved, once.
+    assert done.finish(pool_lake.clip_id(1), 9, failed=False)
+    assert done.admit(ids(1), offsets(11)).tolist() == [False]
+    assert not done.finish(pool_lake.clip_id(1), 11, failed=False)
+
+
+def test_clips_that_failed_are_found_in_the_lake_by_their_newest_row(tmp_path: Path) -> None:
+    lake = pool_lake.new_lake(pool_lake.settings(tmp_path))
+    recipe, error = pool_lake.recipe(), MediaError(MediaReason.NOT_FOUND, "gone", stage="fetch")
+    committer = Committer(lake, 1)
+    for n in (1, 2, 3):
+        committer.add(failed(pool_lake.clip(n), recipe, error), (1 << 40) + n)
+    committer.commit(Position("t", 1, epoch=1))
+    enrich(lake, 2, recipe, 2)
+    done = load_done(lake, recipe)
+    assert done.admit(ids(1, 2, 3), offsets(1, 99, 4)).tolist() == [False, False, True]
+    other = load_done(lake, pool_lake.recipe(0.9))
+    assert other.admit(ids(1), offsets(1)).tolist() == [True]
+    assert other.finish(pool_lake.clip_id(1), 1, failed=False)

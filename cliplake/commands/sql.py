@@ -107,8 +107,8 @@ def _shown(value: Any) -> str:
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, float):
         return f"{value:.6g}"
-    plain = plain(value)
-    if isinstance(plain, list | dict):
-        text = json.dumps(plain, ensure_ascii=False)
+    shown = plain(value)
+    if isinstance(shown, list | dict):
+        text = json.dumps(shown, ensure_ascii=False)
         return printable(text if len(text) <= 80 else text[:77] + "…")
-    return printable(str(plain))
+    return printable(str(shown))
