@@ -19,20 +19,20 @@ TABLES = ("rejected_messages", "failed_videos", "failed_clips")
 
 _KAFKA = "kafka_topic, kafka_partition, kafka_offset, kafka_timestamp"
 _TEXT = "CAST(NULL AS VARCHAR)"
+_REST = f"""stage, reason, error, retryable, attempts, {_KAFKA}, failed_at, resolved_at,
+  {_TEXT} AS replay_of"""
 _LETTERS = f"""
-SELECT 'rejected_messages' AS "table_name",
+SELECT 'rejected_messages' AS table_name,
   concat(kafka_topic, '[', CAST(kafka_partition AS VARCHAR), ']@', CAST(kafka_offset AS VARCHAR))
     AS id,
   {_TEXT} AS video_key, {_TEXT} AS uri, 'arrivals' AS stage, reason, error,
   CAST(NULL AS BOOLEAN) AS retryable, CAST(NULL AS INT) AS attempts, {_KAFKA},
   failed_at, resolved_at, replay_of
 FROM rejected_messages
-UNION ALL SELECT 'failed_videos', video_key, video_key, uri, stage, reason, error, retryable,
-  attempts, {_KAFKA}, failed_at, resolved_at, {_TEXT}
-FROM failed_videos
-UNION ALL SELECT 'failed_clips', clip_id, video_key, uri, stage, reason, error, retryable,
-  attempts, {_KAFKA}, failed_at, resolved_at, {_TEXT}
-FROM failed_clips
+UNION ALL SELECT 'failed_videos' AS table_name, video_key AS id, video_key AS video_key, uri,
+  {_REST} FROM failed_videos
+UNION ALL SELECT 'failed_clips' AS table_name, clip_id AS id, video_key, uri,
+  {_REST} FROM failed_clips
 """
 _UNRESOLVED = "resolved_at IS NULL AND replay_of IS NULL"
 """A message that was rejected once more as a replay is no letter of its own."""
@@ -104,8 +104,8 @@ def condition(sql: LakeSql, text: str) -> str:
     try:
         # Where one value is expected: a list of several has no place here.
         found_type = sql.query(
-            f"SELECT CASE WHEN true THEN (\n{text}\n) END AS chosen FROM ({_LETTERS}) AS letters "
-            "LIMIT 0"
+            f"SELECT id, CASE WHEN true THEN (\n{text}\n) END AS chosen "
+            f"FROM ({_LETTERS}) AS letters LIMIT 0"
         ).schema.field("chosen")
     except QueryError as error:
         raise QueryError(f"--where: {error}") from None

@@ -165,6 +165,51 @@ def test_messages_that_retention_removed_after_they_were_read_still_count(book: 
     assert accounts.stages["arrivals"].total == 5
 
 
+REPLAYED = {"replay_id": "0" * 32}
+
+
+def test_a_replayed_video_counts_as_a_replay_and_waits_until_something_comes_of_it(
+    book: Book,
+) -> None:
+    finished(book)
+    book.received(6)
+    book.write("videos", {"video_key": "dead", "kafka_offset": 5, **REPLAYED})
+    accounts = book.read()
+    assert accounts.balance is Balance.IN_PROGRESS
+    assert accounts.stages["arrivals"].replays == 1
+    split = accounts.stages["split"]
+    assert (split.waiting, split.dead, split.total) == (1, 0, 3)
+    book.write("failed_videos", {"video_key": "dead", "reason": "not_found", "kafka_offset": 5})
+    assert book.read().balanced
+    assert book.read().stages["split"].dead == 1
+
+
+def test_a_replay_that_succeeded_leaves_a_resolved_letter(book: Book) -> None:
+    finished(book)
+    book.received(6)
+    book.write("videos", {"video_key": "dead", "kafka_offset": 5, **REPLAYED})
+    book.write("clips", {"clip_id": "d1", "video_key": "dead", "kafka_offset": 5})
+    book.write("enriched_clips", {"clip_id": "d1", "video_key": "dead", "status": "kept"})
+    letter = {"video_key": "dead", "reason": "truncated", "kafka_offset": 5, "resolved_at": NOW}
+    book.write("failed_videos", letter)
+    accounts = book.read()
+    assert accounts.balanced
+    assert accounts.stages["split"].dead == 0
+    assert accounts.reasons["failed_videos"] == {"resolved": 1}
+
+
+def test_a_clip_that_failed_waits_when_a_replay_brings_it_again(book: Book) -> None:
+    finished(book)
+    book.received(6)
+    book.write("videos", {"video_key": "b", "kafka_offset": 5, **REPLAYED})
+    book.write("clips", {"clip_id": "b1", "video_key": "b", "kafka_offset": 5})
+    enrich = book.read().stages["enrich"]
+    assert (enrich.waiting, enrich.dead) == (1, 0)
+    again = {"clip_id": "b1", "video_key": "b", "kafka_offset": 5, "enrich_seq": 9}
+    book.write("enriched_clips", {**again, "status": "kept"})
+    assert book.read().balanced
+
+
 def test_other_topics_rows_are_not_counted_against_this_one(book: Book) -> None:
     finished(book)
     book.write("rejected_messages", {"kafka_topic": "older", "kafka_offset": 77, "reason": "x"})

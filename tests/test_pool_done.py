@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from processors.errors import MediaError
 from processors.pool.commits import Committer
 from processors.pool.done import DoneClips, key_bytes, load_done
 from processors.pool.lake import Lake
 from processors.pool.position import Position
-from processors.errors import MediaError
 from processors.results import failed, passed
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
