@@ -61,6 +61,8 @@ SEEN = """
   SELECT kafka_partition, kafka_offset, record_index FROM repeats WHERE kafka_topic = '{topic}'
   UNION ALL
   SELECT kafka_partition, kafka_offset, 0 FROM rejected_messages WHERE kafka_topic = '{topic}'
+  UNION ALL
+  SELECT kafka_partition, kafka_offset, record_index FROM forgotten WHERE kafka_topic = '{topic}'
 """
 
 MESSAGES = f"""
@@ -71,6 +73,8 @@ SELECT
      AND replay_id IS NOT NULL) AS replayed,
   (SELECT count(*) FROM repeats WHERE record_index = 0 AND kafka_topic = '{{topic}}') AS repeated,
   (SELECT count(*) FROM rejected_messages WHERE kafka_topic = '{{topic}}') AS rejected,
+  (SELECT count(*) FROM forgotten WHERE record_index = 0 AND kafka_topic = '{{topic}}')
+    AS forgotten,
   (SELECT count(*) FROM (SELECT 1 FROM ({SEEN}) s
      GROUP BY kafka_partition, kafka_offset, record_index HAVING count(*) > 1) d) AS doubled,
   (SELECT count(*) FROM (SELECT video_key FROM videos WHERE replay_id IS NULL GROUP BY video_key

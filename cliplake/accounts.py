@@ -1,7 +1,7 @@
 """The accounts: what came in, what became of it, and whether that adds up.
 
-received messages = accepted + replays + repeats + rejected; each video has clips or is a dead
-letter; each clip has one row of enriched_clips. Counted by queries over the lake and by the
+received messages = accepted + replays + repeats + rejected + forgotten; each video has clips or is
+a dead letter; each clip has one row of enriched_clips. Counted by queries over the lake and by the
 topic's offsets, so they hold for everything that was ever written, whichever process wrote it.
 
 While something is on its way the sums are open, which is not the same as wrong: wrong is what
@@ -56,10 +56,13 @@ class StageAccount:
     """Dead letters."""
     replays: int = 0
     """Messages of videos that had been there before, sent again to be worked on again."""
+    forgotten: int = 0
+    """Messages whose video was forgotten since."""
 
     @property
     def finished(self) -> int:
-        return self.done + self.repeats + self.rejected + self.dead + self.replays
+        ended = self.done + self.repeats + self.rejected + self.dead
+        return ended + self.replays + self.forgotten
 
     @property
     def total(self) -> int:
@@ -172,7 +175,7 @@ def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight:
         int(row["kafka_partition"]): row
         for row in sql.query(queries.PARTITIONS.format(topic=topic)).to_pylist()
     }
-    kinds = ("accepted", "replayed", "repeated", "rejected")
+    kinds = ("accepted", "replayed", "repeated", "rejected", "forgotten")
     accounted = sum(messages[kind] for kind in kinds)
     received = accounted
     lag: dict[int, int] | None = None
@@ -200,6 +203,7 @@ def _count(settings: Settings, sql: LakeSql, offsets: Offsets | None, in_flight:
             rejected=0,
             dead=messages["rejected"],
             replays=messages["replayed"],
+            forgotten=messages["forgotten"],
         ),
         "split": StageAccount(
             "videos",

@@ -15,6 +15,7 @@ from cliplake.commands import (
     cluster,
     dead_letters,
     demo,
+    forget,
     ingest,
     models,
     process,
@@ -74,6 +75,7 @@ for command in (
     recipe,
     models,
     regate,
+    forget,
 ):
     command.register(app)
 

@@ -47,7 +47,10 @@ def arrivals_state(
     starts, beyond = start_offsets(done, begin)
     records_file, keys_file = folder / "records.npy", folder / "keys.npy"
     write_records(records_file, beyond)
-    write_keys(keys_file, _strings(read("videos", ["video_key"])))
+    write_keys(
+        keys_file,
+        (key for table in ("videos", "forgotten") for key in _strings(read(table, ["video_key"]))),
+    )
     return NewState(str(keys_file), str(records_file), starts)
 
 
@@ -88,7 +91,7 @@ def done_offsets(read: LakeReader, topic: str) -> dict[int, Offsets]:
     """
     columns = ["kafka_topic", "kafka_partition", "kafka_offset"]
     found: dict[int, list[Offsets]] = {}
-    for table in ("videos", "repeats", "rejected_messages"):
+    for table in ("videos", "repeats", "rejected_messages", "forgotten"):
         rows = read(table, columns if table == "rejected_messages" else [*columns, "record_index"])
         wanted = np.array([name == topic for name in _strings(rows, "kafka_topic")], dtype=bool)
         if table != "rejected_messages":

@@ -425,6 +425,23 @@ FAILED_CLIPS = Table(
     options=_keyed("enrich_seq"),
 )
 
+FORGOTTEN = Table(
+    "forgotten",
+    doc="One row a reference whose video was forgotten: that there was one, and nothing about it.",
+    writer="command forget",
+    columns=(
+        Column("kafka_topic", _S, "topic of the message", nullable=False),
+        Column("kafka_partition", _I, "its partition", nullable=False),
+        Column("kafka_offset", _L, "its offset", nullable=False),
+        Column("record_index", _I, "place in the message", nullable=False),
+        Column("video_key", _S, "the video's key", nullable=False),
+        Column("forgotten_at", _T, "when"),
+        Column("seq", _L, "sequence field, always 0: a row is never changed", nullable=False),
+    ),
+    primary_key=("kafka_topic", "kafka_partition", "kafka_offset", "record_index"),
+    options=_keyed("seq"),
+)
+
 TABLES: tuple[Table, ...] = (
     VIDEOS,
     REPEATS,
@@ -434,6 +451,7 @@ TABLES: tuple[Table, ...] = (
     CLIP_FRAMES,
     ENRICHED_CLIPS,
     FAILED_CLIPS,
+    FORGOTTEN,
 )
 
 CLIP_COLUMN_NAMES: tuple[str, ...] = tuple(c.name for c in _CLIP_COLUMNS)

@@ -24,7 +24,7 @@ from schemas.tables import CLIPS
 
 IDENTITY_EVERY_S = 5.0
 """While nothing is new: a table made again may by chance have as many snapshots as were read."""
-_CARRIES_NO_NEW_ROWS = frozenset({"COMPACT", "ANALYZE"})
+CARRIES_NO_NEW_ROWS = frozenset({"COMPACT", "ANALYZE"})
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class ClipSource:
         if self._next.mode == "rescan":
             self._batches = self._reader(self._manifests.read_all, snapshot)
             return True
-        if snapshot.commit_kind in _CARRIES_NO_NEW_ROWS:
+        if snapshot.commit_kind in CARRIES_NO_NEW_ROWS:
             self._batches = iter(())
             return True
         if snapshot.commit_kind != "APPEND":
