@@ -48,14 +48,16 @@ def keys(settings: Settings, table: str, wanted: set[str]) -> list[str]:
 
 def is_all_recorded(settings: Settings) -> bool:
     """Whether every record of the topic is a row of one of the three tables."""
+    topic = settings.kafka.topic
     received = sum(ends.end - ends.begin for ends in topic_offsets(settings).values())
+    rejected = [row["kafka_topic"] for row in rows(settings, "rejected_messages", ["kafka_topic"])]
     references = [
         row["record_index"]
         for table in ("videos", "repeats")
         for row in rows(settings, table, ["record_index"])
     ]
     # A record may name several objects; the first of them stands for it.
-    return received == references.count(0) + len(rows(settings, "rejected_messages", ["reason"]))
+    return received == references.count(0) + rejected.count(topic)
 
 
 def is_split(settings: Settings, wanted: set[str]) -> bool:

@@ -164,7 +164,8 @@ def _rewrite(lake: Lake, name: str, change: Change, days: Iterable[str] = ()) ->
     """Write a table anew with what ``change`` makes of its rows; of a partitioned one ``days``."""
     # Without this an emptied day would be left as it is.
     table = lake.table(name).copy({"dynamic-partition-overwrite": "false"})
-    for part in [{_PARTITION: day} for day in sorted(set(days))] or [None]:
+    parts: list[dict[str, str] | None] = [{_PARTITION: day} for day in sorted(set(days))]
+    for part in parts or [None]:
         reader = table.new_read_builder()
         if part is not None:
             reader = reader.with_filter(lake.predicates(name).equal(_PARTITION, part[_PARTITION]))
