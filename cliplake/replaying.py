@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cliplake.query import LakeSql
-from ingest.producer import Producer
-from ingest.topic import PartitionOffsets
 from schemas.replay import MessageName, Replay
+
+if TYPE_CHECKING:
+    from ingest.producer import Producer
+    from ingest.topic import PartitionOffsets
 
 _AT_A_TIME = 500
 """Messages that are read from the lake at once: each may have a megabyte."""

@@ -94,7 +94,7 @@ def test_system_tables_and_joins_work(lake: tuple[Path, Settings]) -> None:
 def test_show_tables_lists_this_lake_s(lake: tuple[Path, Settings]) -> None:
     names = LakeSql(lake[1]).query("show  tables").column(0).to_pylist()
     assert "enriched_clips" in names
-    assert len(names) == 8
+    assert len(names) == 9
 
 
 def test_a_result_without_rows_keeps_its_columns(lake: tuple[Path, Settings]) -> None:
