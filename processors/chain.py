@@ -31,9 +31,10 @@ from processors.media.sandbox import Sandbox
 from processors.motion import MODEL_NAME as MOTION_MODEL
 from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
-from processors.results import ClipResult, duration_rejected
+from processors.results import ClipResult, HeldClip, duration_rejected
 from processors.shared_batches import SharedBatches, close_stage
 from processors.stage import FileRequest, ModelIdentity
+from processors.stores import StoreOut
 from schemas.operators import MotionScoreFilter, Operator
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
@@ -158,11 +159,12 @@ class EnrichmentChain:
             no_gpu="" if shared is None else shared.stage.no_gpu,
         )
 
-    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult | HeldClip]:
         """One result a clip, in order. Clips of one video should be adjacent: it is fetched once.
 
         ``clips`` are rows of the table ``clips`` that passed the duration filter. What is wrong
-        with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
+        with a clip is its own ``failed`` result; a clip whose video's store is out is held, and
+        the others are judged. `DependencyFault` says that nothing was judged.
         """
         works = [ClipWork(clip) for clip in clips]
         # Videos of which clips may have to be cut.
@@ -213,7 +215,9 @@ class EnrichmentChain:
         return [
             work
             for work in works
-            if work.error is None and (work.rejected is None or self._recipe.score_rejected)
+            if work.error is None
+            and work.held is None
+            and (work.rejected is None or self._recipe.score_rejected)
         ]
 
     def _decode(self, works: list[ClipWork], held: ExitStack) -> None:
@@ -238,6 +242,10 @@ class EnrichmentChain:
                     for work in works:
                         work.media = str(media.path)
                     held.push(opened.pop_all())
+        except StoreOut as fault:
+            for work in works:
+                work.held = str(fault)
+            return
         except MediaError as error:
             for work in works:
                 work.fail(error, FETCH)

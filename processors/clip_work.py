@@ -14,7 +14,7 @@ from processors.clip_pass import DecodedClip
 from processors.errors import MediaError
 from processors.gates import Gate, may_store_frames
 from processors.quality import aggregate
-from processors.results import ClipResult, failed, passed, rejected
+from processors.results import ClipResult, HeldClip, failed, passed, rejected
 from processors.shared_batches import Scored
 from processors.stage import CLIP_FILE, FRAME_FILES, ModelIdentity, Sample, Stage
 from schemas.operators import MotionScoreFilter
@@ -34,6 +34,8 @@ class ClipWork:
     scores: dict[str, Any] = field(default_factory=dict)
     """Columns of ``enriched_clips`` that were measured."""
     error: MediaError | None = None
+    held: str | None = None
+    """Why it has to wait for its video's store."""
     rejected: str | None = None
     """The first reason for which it is rejected."""
     cpu_s: float = 0.0
@@ -95,8 +97,10 @@ class ClipWork:
         except ValueError as error:
             self.fail(MediaError(MediaReason.STAGE_ERROR, str(error)), gate.stage)
 
-    def result(self, recipe: Recipe) -> ClipResult:
-        """Its rows."""
+    def result(self, recipe: Recipe) -> ClipResult | HeldClip:
+        """Its rows, or that it has to wait."""
+        if self.held is not None:
+            return HeldClip(self.clip["clip_id"], self.held)
         scores = {
             **self.scores,
             "cpu_s": self.cpu_s,

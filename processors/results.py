@@ -38,6 +38,14 @@ class ClipResult:
     """Of ``failed_clips``; None unless it failed."""
 
 
+@dataclass(frozen=True)
+class HeldClip:
+    """A clip of which nothing was judged, since its video's store is out; try it again later."""
+
+    clip_id: str
+    why: str
+
+
 def passed(clip: Mapping[str, Any], recipe: Recipe, scores: Mapping[str, Any]) -> ClipResult:
     """The result of a clip that met every gate. ``scores``: the columns that were measured."""
     return _result(clip, recipe, ClipStatus.KEPT, None, scores)
