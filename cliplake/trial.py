@@ -14,11 +14,10 @@ from typing import Any
 
 from cliplake.clip_table import SCORES
 from processors.chain import ClipResult, EnrichmentChain, duration_rejected
-from processors.errors import DependencyFault, MediaError
+from processors.errors import MediaError
 from processors.fetch import Fetcher
 from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
-from processors.results import HeldClip
 from processors.split import clip_rows, split_video
 from schemas.ids import default_video_id, video_key
 from schemas.recipe import Recipe
@@ -115,11 +114,7 @@ def _try_file(
     except MediaError as error:
         letter = {"stage": error.stage, "reason": error.reason.value, "error": error.error}
         return TriedVideo(path, dead_letter=letter)
-    results = {}
-    for result in chain.run([row for row in rows if row["duration_ok"]]):
-        if isinstance(result, HeldClip):
-            raise DependencyFault(result.why)
-        results[result.clip_id] = result
+    results = {r.clip_id: r for r in chain.run([row for row in rows if row["duration_ok"]])}
     for row in rows:
         if not row["duration_ok"]:
             results[row["clip_id"]] = duration_rejected(row, recipe)

@@ -31,7 +31,7 @@ from processors.media.sandbox import Sandbox
 from processors.motion import MODEL_NAME as MOTION_MODEL
 from processors.motion import motion_revision
 from processors.planning import decode_plan, find, stages_of
-from processors.results import ClipResult, HeldClip, duration_rejected
+from processors.results import ClipResult, duration_rejected
 from processors.shared_batches import SharedBatches, close_stage
 from processors.stage import FileRequest, ModelIdentity
 from processors.stores import StoreOut
@@ -159,12 +159,12 @@ class EnrichmentChain:
             no_gpu="" if shared is None else shared.stage.no_gpu,
         )
 
-    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult | HeldClip]:
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         """One result a clip, in order. Clips of one video should be adjacent: it is fetched once.
 
         ``clips`` are rows of the table ``clips`` that passed the duration filter. What is wrong
-        with a clip is its own ``failed`` result; a clip whose video's store is out is held, and
-        the others are judged. `DependencyFault` says that nothing was judged.
+        with a clip is its own ``failed`` result, which is ``held`` if the store of its video is
+        out; `DependencyFault` says that nothing was judged.
         """
         works = [ClipWork(clip) for clip in clips]
         # Videos of which clips may have to be cut.
@@ -215,9 +215,7 @@ class EnrichmentChain:
         return [
             work
             for work in works
-            if work.error is None
-            and work.held is None
-            and (work.rejected is None or self._recipe.score_rejected)
+            if work.error is None and (work.rejected is None or self._recipe.score_rejected)
         ]
 
     def _decode(self, works: list[ClipWork], held: ExitStack) -> None:
@@ -244,7 +242,7 @@ class EnrichmentChain:
                     held.push(opened.pop_all())
         except StoreOut as fault:
             for work in works:
-                work.held = str(fault)
+                work.hold(fault)
             return
         except MediaError as error:
             for work in works:

@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from processors.errors import DependencyFault
+from processors.errors import DependencyFault, MediaError
 from processors.fetch_problem import FetchProblem
+from schemas.reasons import MediaReason
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -32,11 +34,17 @@ _PREFIX = "out-"
 class StoreOut(DependencyFault):
     """A store does not answer; none of its objects is to blame."""
 
+    STAGE: ClassVar[str] = "fetch"
+
     def __init__(self, store: str, why: str, for_s: float) -> None:
         super().__init__(f"{store} is out: {why}")
         self.store = store
         self.for_s = for_s
         """Seconds since it was first found to be out."""
+
+    def as_media_error(self) -> MediaError:
+        """For who cannot wait, or not any more."""
+        return MediaError(MediaReason.FETCH_FAILED, str(self), stage=self.STAGE, retryable=True)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _store_out, (str(self), self.store, self.for_s)

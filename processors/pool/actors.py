@@ -24,7 +24,7 @@ import ray
 from processors.errors import DependencyFault, StageStartError
 from processors.failpoints import passing
 from processors.pool.lake import Lake
-from processors.results import ClipResult, HeldClip
+from processors.results import ClipResult
 from schemas.recipe import read_dumped
 from schemas.settings import on_this_node, parse_settings_json
 from schemas.tables import CLIP_FRAMES
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class BatchOutcome:
     """What became of one micro-batch: results, or a fault that blames nobody, or an error."""
 
-    results: list[ClipResult | HeldClip] = field(default_factory=list)
+    results: list[ClipResult] = field(default_factory=list)
     """One a clip, in order, without their frames; empty if there is a fault or an error."""
     frames: bytes | None = None
     """Pickled commit messages of the frame files that were written."""
@@ -103,25 +103,20 @@ class EnrichActor:
     def run(self, clips: Sequence[Mapping[str, Any]], sequence: Sequence[int]) -> BatchOutcome:
         """Run the chain over clips; ``sequence`` is the enrich_seq of each one's rows."""
         try:
-            results: list[ClipResult | HeldClip] = self._chain.run(clips)
+            results: list[ClipResult] = self._chain.run(clips)
         except DependencyFault as error:
             return BatchOutcome(fault=str(error) or type(error).__name__)
         except Exception as error:
             return BatchOutcome(error=_last_words(error))
         if [r.clip_id for r in results] != [c["clip_id"] for c in clips]:
             return BatchOutcome(error=f"the chain gave {len(results)} results, not one a clip")
-        judged = [
-            (result, number)
-            for result, number in zip(results, sequence, strict=True)
-            if isinstance(result, ClipResult)
-        ]
         try:
             # The table's handle and its caches are not made for several threads.
             with self._writing:
-                frames = self._write_frames(judged)
+                frames = self._write_frames(results, sequence)
         except Exception as error:
             return BatchOutcome(fault=f"frames could not be written: {_last_words(error)}")
-        for result, number in judged:
+        for result, number in zip(results, sequence, strict=True):
             if result.frames is not None:
                 result.enriched["frames_seq"] = number
                 result.frames = None
@@ -133,10 +128,10 @@ class EnrichActor:
             self._chain.close()
             self._chain = None
 
-    def _write_frames(self, judged: Sequence[tuple[ClipResult, int]]) -> bytes | None:
+    def _write_frames(self, results: Sequence[ClipResult], sequence: Sequence[int]) -> bytes | None:
         rows = [
             {**result.frames, "enrich_seq": number}
-            for result, number in judged
+            for result, number in zip(results, sequence, strict=True)
             if result.frames is not None
         ]
         if not rows:

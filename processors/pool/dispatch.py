@@ -24,7 +24,7 @@ from processors.pool.actors import BatchOutcome
 from processors.pool.holding import Holding
 from processors.pool.progress import Span
 from processors.pool.workers import Worker, Workers
-from processors.results import ClipResult, HeldClip, failed
+from processors.results import ClipResult, failed
 from schemas.reasons import ClipStatus, MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
@@ -235,9 +235,9 @@ class Dispatcher:
             self._finished.frames.append(outcome.frames)
         held, why = [], ""
         for work, result in zip(call.works, outcome.results, strict=True):
-            if isinstance(result, HeldClip):
+            if result.held is not None:
                 held.append(work)
-                why = result.why
+                why = result.held
             else:
                 self._take_result(work, result)
         if held:
