@@ -45,8 +45,11 @@ class TcpProxy:
         self._serving.join()
         self._listener.close()
 
-    def listen_again(self) -> None:
-        """After `refuse`, on the same port."""
+    def mend(self) -> None:
+        """Pass everything on again, on the same port."""
+        self.mode, self.bytes_per_s, self.reset_after = "forward", None, None
+        if not self._stopping.is_set():
+            return
         self._stopping.clear()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._serving = threading.Thread(target=self._serve, daemon=True)
@@ -73,15 +76,12 @@ class TcpProxy:
             each.settimeout(_TICK_S)
         came, began = 0, time.monotonic()
         while not self._stopping.is_set():
-            if self.mode == "reset":
-                raise ConnectionResetError
-            if self.mode == "silent":
-                time.sleep(_TICK_S)
-                continue
+            self._gate()
             with contextlib.suppress(TimeoutError):
                 asked = client.recv(_PIECE)
                 if not asked:
                     return
+                self._gate()
                 server.sendall(asked)
             room = _PIECE
             if self.bytes_per_s is not None:
@@ -97,10 +97,18 @@ class TcpProxy:
                 if not piece:
                     return
                 came += len(piece)
+                self._gate()
                 client.settimeout(None)
                 client.sendall(piece)
                 client.settimeout(_TICK_S)
         raise ConnectionResetError
+
+    def _gate(self) -> None:
+        """Wait out a silence; what is in hand is neither passed on nor lost."""
+        while self.mode == "silent" and not self._stopping.is_set():
+            time.sleep(_TICK_S)
+        if self.mode == "reset" or self._stopping.is_set():
+            raise ConnectionResetError
 
 
 def _reset(client: socket.socket) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
@@ -9,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from processors import stores
-from processors.errors import MediaError
+from processors import failpoints, scratch, stores
+from processors.errors import DependencyFault, MediaError
 from processors.fetch import Fetcher
+from processors.fetch_problem import FetchProblem
 from processors.stores import StoreOut
 from schemas.reasons import MediaReason
 from schemas.settings import FetchSettings
 from tests.servers import Answer, Served, answer, serve
+from tests.small_disk import small_disk
 from tests.tcp_proxy import TcpProxy, proxied
 
 BODY = bytes(range(256)) * 3000
@@ -112,12 +116,6 @@ def _crawl(proxy: TcpProxy) -> None:
     proxy.bytes_per_s = 1000
 
 
-def _mend(proxy: TcpProxy) -> None:
-    proxy.mode, proxy.bytes_per_s = "forward", None
-    if proxy._stopping.is_set():
-        proxy.listen_again()
-
-
 @KINDS
 @pytest.mark.parametrize("breaks", [_reset, _silence, _refuse, _crawl])
 def test_a_store_that_is_out_is_waited_for_and_then_used(
@@ -128,7 +126,7 @@ def test_a_store_that_is_out_is_waited_for_and_then_used(
     fault = _fault(fetcher, _uri(kind, proxy))
     assert fault.store == ("s3://bucket" if kind == "s3" else f"http://127.0.0.1:{proxy.port}")
     assert "is out" in str(fault)
-    _mend(proxy)
+    proxy.mend()
     _fetched_in_the_end(fetcher, _uri(kind, proxy))
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -179,7 +177,7 @@ def test_an_outage_ends_in_blame_and_a_restart_does_not_begin_it_anew(
     error = _blame(_fetcher(tmp_path, proxy, outage_s=0.3), uri)
     assert (error.reason, error.retryable) == (MediaReason.FETCH_FAILED, True)
     assert "fetch.outage_s" in error.error
-    _mend(proxy)
+    proxy.mend()
     _fetched_in_the_end(_fetcher(tmp_path, proxy, outage_s=0.3), uri)
     proxy.refuse()
     _fault(_fetcher(tmp_path, proxy, outage_s=0.3), uri)
@@ -249,3 +247,51 @@ def test_a_folder_that_is_gone_is_out_and_a_file_that_is_gone_is_not_found(
     assert _blame(fetcher, uri).reason is MediaReason.NOT_FOUND
     (root / "v.mp4").write_bytes(BODY)
     assert _fetched_in_the_end(fetcher, uri) == 1
+
+
+# The scratch disk
+
+
+def _full(fetcher: Fetcher, uri: str) -> DependencyFault:
+    with pytest.raises(DependencyFault) as caught, fetcher.fetch(uri):
+        pass
+    assert not isinstance(caught.value, StoreOut)
+    return caught.value
+
+
+@KINDS
+def test_a_full_scratch_disk_blames_no_object(
+    kind: str, tmp_path: Path, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher = _fetcher(tmp_path, proxy)
+    with small_disk(tmp_path / "scratch", len(BODY) // 2) as mounted:
+        if not mounted:
+            monkeypatch.setattr(failpoints, "_FOLDER", str(tmp_path))
+            failpoints.arm(tmp_path, "scratch.write", "full")
+        fault = _full(fetcher, _uri(kind, proxy))
+        assert "No space left on device" in str(fault)
+        assert str(tmp_path / "scratch") in str(fault)
+        assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_only_an_object_larger_than_all_the_room_there_is_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, room = OSError(errno.ENOSPC, "No space left on device"), shutil.disk_usage(tmp_path).free
+    folder = scratch.ScratchFolder(tmp_path)
+    # Room enough for others is a gigabyte; here, any.
+    monkeypatch.setattr(scratch, "ROOM_BYTES", 1)
+    problem = folder.problem(full, 2 * room)
+    assert isinstance(problem, FetchProblem)
+    assert problem.reason is MediaReason.TOO_LARGE
+    assert isinstance(folder.problem(full, 1), DependencyFault)
+    monkeypatch.setattr(scratch, "ROOM_BYTES", 2 * room)
+    assert isinstance(folder.problem(full, 2 * room), DependencyFault)
+
+
+def test_a_scratch_folder_that_cannot_be_made_blames_no_object(
+    tmp_path: Path, proxy: TcpProxy
+) -> None:
+    (tmp_path / "scratch").write_text("a file where the folder should be")
+    fault = _full(_fetcher(tmp_path, proxy), _uri("http", proxy))
+    assert "cannot be written" in str(fault)
