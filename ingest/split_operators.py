@@ -2,7 +2,9 @@
 
 Each keeps its own sandbox, so that a video that hangs or crashes a decoder costs itself only. A
 `MediaError` becomes a dead letter. Anything else that goes wrong outside of the sandbox is a
-fault of the surroundings: it fails the task, and Flink goes on from the last checkpoint.
+fault of the surroundings: it fails the task, and Flink goes on from the last checkpoint. A store
+that is out or a full disk is first waited for here, for `PATIENCE_S`: a restart costs what the
+other tasks have in hand, but as long as we wait no checkpoint passes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ from pyflink.datastream import (
     RuntimeContext,
 )
 from pyflink.datastream.state import ListStateDescriptor
-from tenacity import Retrying, retry_if_exception, stop_after_attempt
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from ingest.done import DoneKeys, DoneRecords
 from ingest.elements import (
@@ -35,7 +44,7 @@ from ingest.elements import (
     unpadded,
 )
 from ingest.job_record import NewState
-from processors.errors import MediaError
+from processors.errors import DependencyFault, MediaError
 from processors.failpoints import passing
 from processors.fetch import Fetcher, LocalMedia
 from processors.fetch_problem import redact
@@ -76,6 +85,12 @@ ATTEMPTS = 2
 _TRIED_AGAIN = frozenset({MediaReason.DECODER_CRASHED, MediaReason.OUT_OF_MEMORY})
 # A deadline is generous already, and everything behind it waits: once is enough.
 
+PATIENCE_S = 10.0
+"""How long something that we depend on is waited for before the job starts anew; Flink does so
+after 0.5 s at first and 10 s at most, with nothing lost, until `fetch.outage_s` is over."""
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 2.0
+
 _PROBE_BYTES_PER_VIDEO_SECOND = 10_000_000
 """Probing reads a file's packets and decodes next to nothing: its deadline grows with the size,
 as if this many bytes were a second of video."""
@@ -114,7 +129,8 @@ class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
             video["kafka_timestamp"] = datetime.fromisoformat(text).replace(tzinfo=UTC)
         retrying = _retrying()
         try:
-            with self._fetcher.fetch(video["uri"]) as media:
+            with ExitStack() as stack:
+                media = _fetched(self._fetcher, stack, video["uri"])
                 info = retrying(self._probe, media)
                 sha256 = media.sha256
         except MediaError as error:
@@ -260,15 +276,24 @@ class _HeldMedia:
         wanted = (task.video["uri"], task.content_sha256)
         if self._media is None or self._of != wanted:
             self.close()
-            self._media = self._stack.enter_context(
-                self._fetcher.fetch(wanted[0], expected_sha256=wanted[1])
-            )
+            self._media = _fetched(self._fetcher, self._stack, *wanted)
             self._of = wanted
         return self._media
 
     def close(self) -> None:
         self._media = None
         self._stack.close()
+
+
+def _fetched(fetcher: Fetcher, stack: ExitStack, uri: str, sha256: str | None = None) -> LocalMedia:
+    """A video's bytes, until ``stack`` ends; `DependencyFault` after `PATIENCE_S`."""
+    waiting = Retrying(
+        retry=retry_if_exception_type(DependencyFault),
+        stop=stop_after_delay(PATIENCE_S),
+        wait=wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+        reraise=True,
+    )
+    return waiting(lambda: stack.enter_context(fetcher.fetch(uri, expected_sha256=sha256)))
 
 
 def row_type(table: Table, columns: Sequence[str] = ()) -> TypeInformation:

@@ -34,6 +34,7 @@ from processors.planning import decode_plan, find, stages_of
 from processors.results import ClipResult, duration_rejected
 from processors.shared_batches import SharedBatches, close_stage
 from processors.stage import FileRequest, ModelIdentity
+from processors.stores import StoreOut
 from schemas.operators import MotionScoreFilter, Operator
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
@@ -162,7 +163,8 @@ class EnrichmentChain:
         """One result a clip, in order. Clips of one video should be adjacent: it is fetched once.
 
         ``clips`` are rows of the table ``clips`` that passed the duration filter. What is wrong
-        with a clip is its own ``failed`` result; `DependencyFault` says that nothing was judged.
+        with a clip is its own ``failed`` result, which is ``held`` if the store of its video is
+        out; `DependencyFault` says that nothing was judged.
         """
         works = [ClipWork(clip) for clip in clips]
         # Videos of which clips may have to be cut.
@@ -238,6 +240,10 @@ class EnrichmentChain:
                     for work in works:
                         work.media = str(media.path)
                     held.push(opened.pop_all())
+        except StoreOut as fault:
+            for work in works:
+                work.hold(fault)
+            return
         except MediaError as error:
             for work in works:
                 work.fail(error, FETCH)

@@ -17,6 +17,7 @@ from processors.quality import aggregate
 from processors.results import ClipResult, failed, passed, rejected
 from processors.shared_batches import Scored
 from processors.stage import CLIP_FILE, FRAME_FILES, ModelIdentity, Sample, Stage
+from processors.stores import StoreOut
 from schemas.operators import MotionScoreFilter
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
@@ -34,6 +35,8 @@ class ClipWork:
     scores: dict[str, Any] = field(default_factory=dict)
     """Columns of ``enriched_clips`` that were measured."""
     error: MediaError | None = None
+    held: str | None = None
+    """What the result says of it."""
     rejected: str | None = None
     """The first reason for which it is rejected."""
     cpu_s: float = 0.0
@@ -50,6 +53,11 @@ class ClipWork:
         """It cannot be judged; ``stage`` is named where the error names none."""
         error.stage = error.stage or stage
         self.error = error
+
+    def hold(self, fault: StoreOut) -> None:
+        """Nothing is wrong with it; the store of its video is out."""
+        self.held = str(fault)
+        self.fail(fault.as_media_error(), fault.STAGE)
 
     def take_decoded(self, decoded: DecodedClip, motion_model: ModelIdentity | None) -> None:
         """What the decoding pass gave."""
@@ -104,7 +112,9 @@ class ClipWork:
             "stage_seconds": {name: f"{s:.6f}" for name, s in self.seconds.items()},
         }
         if self.error is not None:
-            return failed(self.clip, recipe, self.error, scores)
+            result = failed(self.clip, recipe, self.error, scores)
+            result.held = self.held
+            return result
         if self.rejected is not None:
             result = rejected(self.clip, recipe, self.rejected, scores)
         else:

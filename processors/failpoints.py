@@ -20,6 +20,7 @@ from typing import Literal
 VARIABLE = "CLIPLAKE_FAILPOINTS"
 
 POINTS = {
+    "scratch.write": "a piece of a video is about to be written to the scratch folder",
     "fetch.done": "a video's bytes are here; in Flink's Python workers and in the actors",
     "probe.done": "a video has been probed, and its segments were not passed on",
     "split.segment_scored": "a segment is scored, and was not passed on",

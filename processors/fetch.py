@@ -2,23 +2,20 @@
 
 `Fetcher.fetch` gives a path that libav may open; `file:` URIs are read in place, everything
 else is copied to a scratch file that is gone when the caller is done. How bytes travel is in
-`fetch_http` and `fetch_s3`; this module holds the rules about URIs, folders, sizes and hashes.
+`fetch_http` and `fetch_s3`; this module holds the rules about URIs, folders, sizes and hashes, and
+tells an object that cannot be had from a store that is out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import stat
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from tenacity import (
@@ -34,14 +31,16 @@ from processors.failpoints import passing
 from processors.fetch_http import HttpReader
 from processors.fetch_problem import Deadline, FetchProblem, redact
 from processors.fetch_s3 import S3Reader
+from processors.scratch import ScratchFile, ScratchFolder
+from processors.stores import StoreOut, Stores
 from schemas.reasons import MediaReason
 from schemas.settings import FetchSettings
 
-_SCRATCH_PREFIX = "fetch-"
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
-_STALE_S = 60.0
-"""A scratch file is locked within this time of its creation; before, it is nobody's leftover."""
+_CRAWL_BYTES_PER_S = 16_384
+"""A store that gave an object less than this until its deadline is as good as out: no video can
+be had at that rate."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,13 @@ class Fetcher:
 
     def __init__(self, settings: FetchSettings, scratch_dir: Path) -> None:
         self._settings = settings
-        self._scratch_dir = scratch_dir
+        self._scratch = ScratchFolder(scratch_dir)
         self._roots = [
             Path(os.path.realpath(Path(root).expanduser())) for root in settings.file_roots
         ]
-        self._http = HttpReader(settings)
-        self._s3 = S3Reader(settings)
-        self._swept = False
+        self._stores = Stores(scratch_dir)
+        self._http = HttpReader(settings, self._stores)
+        self._s3 = S3Reader(settings, self._stores)
 
     def fetch(
         self, uri: str, *, expected_sha256: str | None = None
@@ -77,6 +76,8 @@ class Fetcher:
         Raises `MediaError` (stage ``fetch``) on entering: ``uri_not_allowed``, ``not_found``,
         ``too_large``, ``fetch_failed`` and ``fetch_timeout`` (``retryable`` says whether later
         may be better), ``source_changed`` if the bytes do not hash to ``expected_sha256``.
+        Raises `StoreOut` if it is the store that does not answer, which becomes ``fetch_failed``
+        once it is out for ``fetch.outage_s``; `DependencyFault` if nothing can be written.
         """
         return self._fetch(uri, expected_sha256)
 
@@ -85,6 +86,16 @@ class Fetcher:
         with contextlib.ExitStack() as cleanup:
             try:
                 media = self._open(uri, cleanup)
+            except StoreOut as fault:
+                if fault.for_s < self._settings.outage_s:
+                    raise
+                raise MediaError(
+                    MediaReason.FETCH_FAILED,
+                    f"{redact(uri)}: {fault}, for more than {self._settings.outage_s:g} s "
+                    "(fetch.outage_s)",
+                    stage="fetch",
+                    retryable=True,
+                ) from None
             except FetchProblem as problem:
                 raise MediaError(
                     problem.reason,
@@ -120,13 +131,18 @@ class Fetcher:
         )
 
     def _in_place(self, parts: SplitResult) -> LocalMedia:
-        path = self._allowed_path(parts)
+        path, root = self._allowed_path(parts)
+        with self._stores.asking(str(root)):
+            return self._read(path, root)
+
+    def _read(self, path: Path, root: Path) -> LocalMedia:
         try:
             # Not blocking: a FIFO without a writer would hold us for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FetchProblem(MediaReason.NOT_FOUND, "there is no such file") from None
         except OSError as error:
+            self._require(root)
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise FetchProblem(MediaReason.NOT_FOUND, "there is no such file") from None
             raise FetchProblem(
                 MediaReason.FETCH_FAILED, f"the file cannot be opened: {error.strerror}"
             ) from None
@@ -144,6 +160,14 @@ class Fetcher:
             os.close(descriptor)
         return LocalMedia(path, size, sha256, bytes_fetched=0)
 
+    def _require(self, root: Path) -> None:
+        """`StoreOut` if the folder itself is gone, as that of a file server that is away."""
+        try:
+            root.stat()
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise self._stores.found_out(str(root), why) from None
+
     def _check_file(self, status: os.stat_result) -> int:
         """The file's size, if it is a file and not too large."""
         if stat.S_ISDIR(status.st_mode):
@@ -153,8 +177,8 @@ class Fetcher:
         self._check_size(status.st_size)
         return status.st_size
 
-    def _allowed_path(self, parts: SplitResult) -> Path:
-        """The real path, if it is under one of the roots."""
+    def _allowed_path(self, parts: SplitResult) -> tuple[Path, Path]:
+        """The real path, and the root that it is under."""
         if parts.netloc not in ("", "localhost"):
             raise FetchProblem(
                 MediaReason.URI_NOT_ALLOWED, f"host {parts.netloc!r} in a file URI; leave it out"
@@ -168,18 +192,19 @@ class Fetcher:
             raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "not an absolute path")
         # Links are resolved first, those in the middle and ".." included, and judged after.
         path = Path(os.path.realpath(os.fsdecode(name)))
-        if not any(path.is_relative_to(root) for root in self._roots):
+        root = next((root for root in self._roots if path.is_relative_to(root)), None)
+        if root is None:
             allowed = ", ".join(str(root) for root in self._roots) or "none is set"
             raise FetchProblem(
                 MediaReason.URI_NOT_ALLOWED,
                 f"the file is outside the allowed folders (fetch.file_roots: {allowed})",
             )
-        return path
+        return path, root
 
     def _to_scratch(
         self, uri: str, parts: SplitResult, cleanup: contextlib.ExitStack
     ) -> LocalMedia:
-        path, file = self._scratch_file(cleanup)
+        file = self._scratch.new_file(cleanup)
         deadline = Deadline(self._settings.deadline_s)
         attempts = Retrying(
             stop=stop_after_attempt(self._settings.attempts)
@@ -188,45 +213,39 @@ class Fetcher:
             retry=retry_if_exception(lambda e: isinstance(e, FetchProblem) and e.retryable),
             reraise=True,
         )
-        return attempts(self._copy, uri, parts, deadline, path, file)
+        try:
+            return attempts(self._copy, uri, parts, deadline, file)
+        except FetchProblem as problem:
+            if problem.store is None:
+                raise
+            crawled = 0 < file.size < _CRAWL_BYTES_PER_S * self._settings.deadline_s
+            slow = deadline.passed and problem.reason is MediaReason.FETCH_TIMEOUT and crawled
+            reader = self._s3 if parts.scheme == "s3" else self._http
+            if problem.every_object or slow:
+                why: str | None = str(problem)
+            else:
+                why = reader.why_out(problem.store)
+            if why is None:
+                raise
+            raise self._stores.found_out(problem.store, why) from None
 
     def _copy(
-        self, uri: str, parts: SplitResult, deadline: Deadline, path: Path, file: BinaryIO
+        self, uri: str, parts: SplitResult, deadline: Deadline, file: ScratchFile
     ) -> LocalMedia:
         """One attempt; it starts over, since the object may have changed in between."""
-        file.seek(0)
-        file.truncate()
+        file.empty()
         chunks = (
             self._s3.chunks(parts, deadline)
             if parts.scheme == "s3"
             else self._http.chunks(uri, deadline)
         )
-        sha, size = hashlib.sha256(), 0
+        sha = hashlib.sha256()
         with contextlib.closing(chunks):
             for chunk in chunks:
-                size += len(chunk)
-                self._check_size(size)
+                self._check_size(file.size + len(chunk))
                 sha.update(chunk)
-                self._write(file, chunk)
-        try:
-            # It is read by its name while it is still open here.
-            file.flush()
-        except OSError as error:
-            raise self._unwritable(error) from None
-        return LocalMedia(path, size, sha.hexdigest(), bytes_fetched=size)
-
-    def _write(self, file: BinaryIO, chunk: bytes) -> None:
-        try:
-            file.write(chunk)
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def _unwritable(self, error: OSError) -> FetchProblem:
-        return FetchProblem(
-            MediaReason.FETCH_FAILED,
-            f"{self._scratch_dir} cannot be written: {error.strerror}",
-            retryable=True,
-        )
+                file.write(chunk)
+        return LocalMedia(file.path, file.size, sha.hexdigest(), bytes_fetched=file.size)
 
     def _check_size(self, size: int) -> None:
         if size > self._settings.max_bytes:
@@ -234,26 +253,3 @@ class Fetcher:
                 MediaReason.TOO_LARGE,
                 f"it has {size} bytes or more, and fetch.max_bytes is {self._settings.max_bytes}",
             )
-
-    def _scratch_file(self, cleanup: contextlib.ExitStack) -> tuple[Path, BinaryIO]:
-        """An open file of our own, removed by ``cleanup``; locked, so that it is no leftover."""
-        self._scratch_dir.mkdir(parents=True, exist_ok=True)
-        if not self._swept:
-            _sweep(self._scratch_dir)
-            self._swept = True
-        descriptor, name = tempfile.mkstemp(prefix=_SCRATCH_PREFIX, dir=self._scratch_dir)
-        path = Path(name)
-        cleanup.callback(path.unlink, missing_ok=True)
-        file = cleanup.enter_context(os.fdopen(descriptor, "wb"))
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return path, file
-
-
-def _sweep(folder: Path) -> None:
-    """Remove scratch files whose process is gone: a lock ends with the process that held it."""
-    for path in folder.glob(f"{_SCRATCH_PREFIX}*"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime < _STALE_S:
-                continue
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()

@@ -2,6 +2,7 @@
 
 A host is resolved once and the connection goes to that very address, so that a name cannot
 point elsewhere between check and use; every redirect is checked like the first URI.
+A host that the settings name without a star is a store that we depend on (`processors.stores`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from urllib.parse import urljoin
 
 import urllib3
@@ -21,6 +23,7 @@ from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 
 from processors.fetch_problem import Deadline, FetchProblem, redact
+from processors.stores import Stores, blaming
 from schemas.reasons import MediaReason
 from schemas.settings import FetchSettings
 
@@ -35,14 +38,20 @@ _PORTS = {"https": 443, "http": 80}
 class HttpReader:
     """Streams objects under one set of rules; one connection an attempt."""
 
-    def __init__(self, settings: FetchSettings) -> None:
+    def __init__(self, settings: FetchSettings, stores: Stores) -> None:
         self._settings = settings
+        self._stores = stores
+        self._hosts = [_AllowedHost.of(entry) for entry in settings.https_hosts]
         self._tls = ssl.create_default_context()
 
     def chunks(self, uri: str, deadline: Deadline) -> Generator[bytes, None, None]:
-        """The object's bytes, in pieces as they come; raises `FetchProblem`."""
+        """The object's bytes, in pieces as they come.
+
+        Raises `FetchProblem`, and `StoreOut` if that is known.
+        """
         with contextlib.ExitStack() as cleanup:
-            response = self._follow(uri, deadline, cleanup)
+            response, store = self._follow(uri, deadline, cleanup)
+            cleanup.enter_context(blaming(store))
             announced = _announced_length(response)
             if announced is not None and announced > self._settings.max_bytes:
                 raise FetchProblem(
@@ -64,14 +73,29 @@ class HttpReader:
                     retryable=True,
                 )
 
-    def _follow(self, uri: str, deadline: Deadline, cleanup: contextlib.ExitStack) -> HTTPResponse:
-        """The response to the URI or to what it redirects to."""
+    def why_out(self, store: str) -> str | None:
+        """Ask the host for its first page; why it is out, or None if it answers."""
+        deadline = Deadline(self._settings.connect_timeout_s + self._settings.read_timeout_s)
+        try:
+            with contextlib.ExitStack() as cleanup:
+                response = self._request(parse_url(f"{store}/"), deadline, cleanup)
+        except FetchProblem as problem:
+            return str(problem)
+        out = response.status >= 500 or response.status in _WORTH_RETRYING
+        return f"it answers {response.status}" if out else None
+
+    def _follow(
+        self, uri: str, deadline: Deadline, cleanup: contextlib.ExitStack
+    ) -> tuple[HTTPResponse, str | None]:
+        """The response to the URI or to what it redirects to, and the store that gave it."""
         for _ in range(_MAX_REDIRECTS + 1):
             url = self._allowed(uri)
-            response = self._request(url, deadline, cleanup)
-            if response.status not in _REDIRECTS:
-                _check_response(response)
-                return response
+            store = self._store(url)
+            with self._stores.asking(store):
+                response = self._request(url, deadline, cleanup)
+                if response.status not in _REDIRECTS:
+                    _check_response(response)
+                    return response, store
             location = response.headers.get("Location")
             if not location:
                 raise FetchProblem(
@@ -97,18 +121,25 @@ class HttpReader:
             raise FetchProblem(
                 MediaReason.URI_NOT_ALLOWED, f"{redact(uri)}: scheme {url.scheme} is not fetched"
             )
-        host = _host(url)
-        if not any(_matches(host, pattern) for pattern in self._settings.https_hosts):
+        host, port = _host(url), _port(url)
+        if not any(entry.matches(host, port) for entry in self._hosts):
             allowed = ", ".join(self._settings.https_hosts) or "none is set"
             raise FetchProblem(
                 MediaReason.URI_NOT_ALLOWED,
-                f"host {host!r} is not among the allowed ones (fetch.https_hosts: {allowed})",
+                f"host {host!r} is not among the allowed ones, or not with port {port} "
+                f"(fetch.https_hosts: {allowed})",
             )
         return url
 
+    def _store(self, url: Url) -> str | None:
+        """The store that the host is, if we depend on it."""
+        host, port = _host(url), _port(url)
+        if not any(entry.names(host, port, _PORTS[str(url.scheme)]) for entry in self._hosts):
+            return None
+        return f"{url.scheme}://[{host}]:{port}" if ":" in host else f"{url.scheme}://{host}:{port}"
+
     def _request(self, url: Url, deadline: Deadline, cleanup: contextlib.ExitStack) -> HTTPResponse:
-        host = _host(url)
-        port = url.port or _PORTS[str(url.scheme)]
+        host, port = _host(url), _port(url)
         default_port = port == _PORTS[str(url.scheme)]
         shown = f"[{host}]" if ":" in host else host
         with _as_problems(deadline):
@@ -204,11 +235,39 @@ def _host(url: Url) -> str:
     return (url.host or "").strip("[]").rstrip(".").lower()
 
 
-def _matches(host: str, pattern: str) -> bool:
-    pattern = pattern.rstrip(".").lower()
-    if pattern.startswith("*."):
-        return host.endswith(pattern[1:]) and host != pattern[1:]
-    return host == pattern
+def _port(url: Url) -> int:
+    return url.port or _PORTS[str(url.scheme)]
+
+
+@dataclass(frozen=True)
+class _AllowedHost:
+    """One of ``fetch.https_hosts``."""
+
+    host: str
+    """Without its star."""
+    subdomains: bool
+    port: int | None
+    """None: any."""
+
+    @classmethod
+    def of(cls, entry: str) -> _AllowedHost:
+        head, colon, tail = entry.rpartition(":")
+        if not (colon and tail.isdigit() and (":" not in head or head.endswith("]"))):
+            head, tail = entry, ""
+        host = head.strip("[]").rstrip(".").lower()
+        return cls(host.removeprefix("*"), host.startswith("*."), int(tail) if tail else None)
+
+    def matches(self, host: str, port: int) -> bool:
+        if self.port not in (None, port):
+            return False
+        if self.subdomains:
+            return host.endswith(self.host) and host != self.host
+        return host == self.host
+
+    def names(self, host: str, port: int, default_port: int) -> bool:
+        """Whether it means this host and this port, and no other."""
+        named = (self.port or default_port) == port
+        return named and not self.subdomains and self.matches(host, port)
 
 
 def _check_response(response: HTTPResponse) -> None:
@@ -253,6 +312,7 @@ def _as_problems(deadline: Deadline) -> Iterator[None]:
             raise FetchProblem(
                 MediaReason.FETCH_FAILED,
                 f"the server's certificate is refused: {error.verify_message}",
+                retryable=True,
             ) from None
         # urllib3 counts a refused connection among its timeouts.
         timed_out = isinstance(

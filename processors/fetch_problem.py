@@ -11,10 +11,21 @@ from schemas.reasons import MediaReason
 class FetchProblem(Exception):
     """One attempt failed; ``retryable`` says whether another may not."""
 
-    def __init__(self, reason: MediaReason, text: str, *, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        reason: MediaReason,
+        text: str,
+        *,
+        retryable: bool = False,
+        every_object: bool = False,
+    ) -> None:
         super().__init__(text)
         self.reason = reason
         self.retryable = retryable
+        self.every_object = every_object
+        """No object of the store can be had, whatever it answers when it is asked for nothing."""
+        self.store: str | None = None
+        """The store that may be at fault, if it is one that we depend on (`processors.stores`)."""
 
 
 class Deadline:

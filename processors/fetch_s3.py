@@ -4,63 +4,81 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
 from processors.fetch_problem import Deadline, FetchProblem
+from processors.stores import Stores, blaming
 from schemas.reasons import MediaReason
 from schemas.settings import FetchSettings
 
 _CHUNK = 1 << 18
 _GONE = frozenset({"NoSuchKey", "NoSuchBucket", "404", "NotFound"})
+_NOT_LET_IN = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""It is our credentials or our clock that the store refuses, with every object."""
 
 
 class S3Reader:
     """Streams objects; credentials come from where boto3 looks for them."""
 
-    def __init__(self, settings: FetchSettings) -> None:
+    def __init__(self, settings: FetchSettings, stores: Stores) -> None:
         self._settings = settings
+        self._stores = stores
         self._client: Any = None
         self._lock = threading.Lock()
 
     def chunks(self, parts: SplitResult, deadline: Deadline) -> Generator[bytes, None, None]:
-        """The object's bytes, in pieces; raises `FetchProblem`."""
-        from botocore.exceptions import BotoCoreError, ClientError
-        from urllib3.exceptions import HTTPError
-
+        """The object's bytes, in pieces; raises `FetchProblem`, and `StoreOut` if that is known."""
         bucket, key = self._allowed(parts)
-        try:
-            deadline.remaining()
+        store = f"s3://{bucket}"
+        deadline.remaining()
+        with self._stores.asking(store), _as_problems():
             answer = self._s3().get_object(Bucket=bucket, Key=key)
-            announced = int(answer["ContentLength"])
+        announced = int(answer["ContentLength"])
+        received = 0
+        with blaming(store), contextlib.closing(answer["Body"]) as body:
             if announced > self._settings.max_bytes:
-                answer["Body"].close()
                 raise FetchProblem(
                     MediaReason.TOO_LARGE,
                     f"it has {announced} bytes, and fetch.max_bytes is {self._settings.max_bytes}",
                 )
-            received = 0
-            with contextlib.closing(answer["Body"]) as body:
-                for chunk in body.iter_chunks(_CHUNK):
-                    deadline.remaining()
-                    received += len(chunk)
-                    yield chunk
-        except ClientError as error:
-            raise _refused(error) from None
-        except (BotoCoreError, HTTPError, OSError) as error:
-            timed_out = "Timeout" in type(error).__name__
-            raise FetchProblem(
-                MediaReason.FETCH_TIMEOUT if timed_out else MediaReason.FETCH_FAILED,
-                f"the store failed: {type(error).__name__}: {error}",
-                retryable=True,
-            ) from None
-        if received != announced:
-            raise FetchProblem(
-                MediaReason.FETCH_FAILED,
-                f"{announced} bytes were announced, and {received} came",
-                retryable=True,
-            )
+            # botocore's own reads wait for a whole piece, and the deadline with them.
+            stream = body._raw_stream
+            while chunk := self._read(stream):
+                deadline.remaining()
+                received += len(chunk)
+                yield chunk
+            if received != announced:
+                raise FetchProblem(
+                    MediaReason.FETCH_FAILED,
+                    f"{announced} bytes were announced, and {received} came",
+                    retryable=True,
+                )
+
+    def why_out(self, store: str) -> str | None:
+        """Ask for the bucket alone; why it is out, or None if it answers."""
+        try:
+            with _as_problems():
+                self._s3().head_bucket(Bucket=store.removeprefix("s3://"))
+        except FetchProblem as problem:
+            return str(problem) if problem.retryable else None
+        return None
+
+    @staticmethod
+    def _read(stream: Any) -> bytes:
+        with _as_problems():
+            chunk: bytes = stream.read1(_CHUNK)
+            return chunk
 
     def _allowed(self, parts: SplitResult) -> tuple[str, str]:
         # Not .hostname, which would lower the case of a bucket's name.
@@ -100,13 +118,42 @@ class S3Reader:
             return self._client
 
 
+@contextlib.contextmanager
+def _as_problems() -> Iterator[None]:
+    from botocore import exceptions
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except exceptions.ClientError as error:
+        raise _refused(error) from None
+    except (exceptions.BotoCoreError, HTTPError, OSError) as error:
+        timed_out = "Timeout" in type(error).__name__
+        raise FetchProblem(
+            MediaReason.FETCH_TIMEOUT if timed_out else MediaReason.FETCH_FAILED,
+            f"the store failed: {type(error).__name__}: {error}",
+            retryable=True,
+            every_object=isinstance(
+                error,
+                exceptions.NoCredentialsError
+                | exceptions.PartialCredentialsError
+                | exceptions.CredentialRetrievalError,
+            ),
+        ) from None
+
+
 def _refused(error: Any) -> FetchProblem:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _GONE or status == 404:
         return FetchProblem(MediaReason.NOT_FOUND, f"the store answered {code or status}")
+    not_let_in = code in _NOT_LET_IN
     return FetchProblem(
         MediaReason.FETCH_FAILED,
         f"the store answered {code or status}",
-        retryable=status >= 500 or status in (408, 429) or code == "SlowDown",
+        retryable=(status >= 500 and status != 501)
+        or status in (408, 429)
+        or code == "SlowDown"
+        or not_let_in,
+        every_object=not_let_in,
     )

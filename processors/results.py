@@ -36,6 +36,8 @@ class ClipResult:
     """Of ``clip_frames``; None if no frames are stored."""
     failure: dict[str, Any] | None = None
     """Of ``failed_clips``; None unless it failed."""
+    held: str | None = None
+    """Why it had better be tried again than be failed: the store of its video is out."""
 
 
 def passed(clip: Mapping[str, Any], recipe: Recipe, scores: Mapping[str, Any]) -> ClipResult:

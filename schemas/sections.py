@@ -83,7 +83,8 @@ class FetchSettings(_Section):
     file_roots: tuple[str, ...] = ()
     """Folders under which ``file:`` URIs may point, after symbolic links are resolved."""
     https_hosts: tuple[str, ...] = ()
-    """Hosts of ``https:`` URIs; ``*.example.org`` takes in its subdomains."""
+    """Hosts of ``https:`` URIs; ``*.example.org`` takes in its subdomains, ``:8443`` at the end one
+    port only. Name those that you depend on without a star: an outage is waited for only there."""
     allow_http: bool = False
     """Whether ``http:`` is let through for the same hosts."""
     allow_private_addresses: bool = False
@@ -102,6 +103,8 @@ class FetchSettings(_Section):
     """Total time for one object, all attempts together."""
     attempts: Annotated[int, Field(ge=1)] = 3
     """Attempts at one object, with growing pauses."""
+    outage_s: Seconds = 3600.0
+    """A store that is out for longer costs its videos and clips, until it answers again."""
     scratch_dir: str = ""
     """Folder for fetched bytes; by default under ``local.state_dir``. On a node of a Ray cluster
     that has this as a variable, that one holds there."""

@@ -15,7 +15,9 @@ import ray
 
 from processors.chain import StageDescription
 from processors.errors import DependencyFault, MediaError, StageStartError
+from processors.fetch import Fetcher
 from processors.results import ClipResult, failed, passed
+from processors.stores import StoreOut
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
@@ -75,6 +77,28 @@ class Scripted:
             "frame_times_s": [clip["start_s"]],
         }
         return result
+
+
+class Fetching(Scripted):
+    """Fetches each clip's video and keeps the clip, as the real chain does without its stages."""
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        super().__init__(recipe, settings)
+        self._fetcher = Fetcher(settings.fetch, settings.scratch_dir)
+
+    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        return [self._fetched(clip) for clip in clips]
+
+    def _fetched(self, clip: Mapping[str, Any]) -> ClipResult:
+        try:
+            with self._fetcher.fetch(clip["uri"]):
+                return passed(clip, self._recipe, {})
+        except StoreOut as fault:
+            result = failed(clip, self._recipe, fault.as_media_error())
+            result.held = str(fault)
+            return result
+        except MediaError as error:
+            return failed(clip, self._recipe, error)
 
 
 class DoNothing(Scripted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
@@ -259,6 +260,22 @@ def test_a_video_that_is_gone_fails_its_clips_and_no_others(
     assert first.failure is not None
     assert (first.failure["stage"], first.failure["reason"]) == ("fetch", "not_found")
     assert second.status is ClipStatus.KEPT
+
+
+def test_clips_whose_store_is_out_are_held_and_others_are_judged(
+    settings: Settings, moving: Path
+) -> None:
+    with socket.socket() as taken:
+        # Bound and not listening: every connection is refused.
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        allowed = {"https_hosts": (host,), "allow_private_addresses": True, "attempts": 1}
+        fetch = settings.fetch.model_copy(update=allowed)
+        rows = [clip(moving, 0, 60, recipe()), clip(moving, 0, 60, recipe())]
+        rows[0].update(uri=f"https://{host}/v.mp4", video_key="elsewhere")
+        first, second = run(settings.model_copy(update={"fetch": fetch}), recipe(), *rows)
+    assert f"https://{host} is out" in str(first.held)
+    assert (second.held, second.status) == (None, ClipStatus.KEPT)
 
 
 def test_a_video_that_changed_since_the_split_is_not_judged(

@@ -102,10 +102,3 @@ def test_a_short_body_has_failed(tmp_path: Path) -> None:
     with serve({"/Uploads.2026/v.mp4": short}) as server:
         error = _error(_fetcher(tmp_path, server), "s3://Uploads.2026/v.mp4")
     assert (error.reason, error.retryable) == (MediaReason.FETCH_FAILED, True)
-
-
-def test_a_store_that_is_away_is_a_failure_to_retry(tmp_path: Path) -> None:
-    with serve({}) as server:
-        pass
-    error = _error(_fetcher(tmp_path, server), "s3://Uploads.2026/v.mp4")
-    assert (error.reason, error.retryable) == (MediaReason.FETCH_FAILED, True)

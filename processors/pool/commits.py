@@ -14,7 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from processors.failpoints import passing
 from processors.pool.errors import CommitFailed
@@ -24,8 +30,9 @@ from processors.results import ClipResult
 from schemas.tables import CLIP_FRAMES, ENRICHED_CLIPS, FAILED_CLIPS, Table
 
 ATTEMPTS = 6
-WAIT = wait_exponential(multiplier=0.5, max=10)
-"""Waits of 0.5 s doubling to 10: a store may be out, or a disk full, for a quarter of a minute."""
+WAIT = wait_exponential(multiplier=0.5, max=10) + wait_random(0, 0.5)
+"""Waits of 0.5 s doubling to 10, with some jitter: a store may be out, or a disk full, for a
+quarter of a minute."""
 
 logger = logging.getLogger(__name__)
 Messages = list[Any]
@@ -126,17 +133,21 @@ class Committer:
         prepare: Callable[[Any], Messages],
         properties: dict[str, str] | None = None,
     ) -> None:
-        table = self._lake.table(name)
-        if properties is not None:
-            # The position is worth a snapshot even when no row goes with it.
-            table = table.copy({"snapshot.ignore-empty-commit": "false"})
-        base = self._lake.latest_snapshot_id(name) or 0
-        # The user has no public setter; with it, a commit of ours can be found again by name.
-        builder = table.new_stream_write_builder()._with_commit_user(self._user)
+        base: int | None = None
 
         def attempt() -> None:
-            if self._landed(name, base):
+            nonlocal base
+            # The first read of a table and of its snapshots may fail as anything else.
+            table = self._lake.table(name)
+            if base is None:
+                base = self._lake.latest_snapshot_id(name) or 0
+            elif self._landed(name, base):
                 return
+            if properties is not None:
+                # The position is worth a snapshot even when no row goes with it.
+                table = table.copy({"snapshot.ignore-empty-commit": "false"})
+            # The user has no public setter; with it, a commit of ours can be found again by name.
+            builder = table.new_stream_write_builder()._with_commit_user(self._user)
             commit = builder.new_commit()
             try:
                 commit.commit(prepare(builder), self._identifier, snapshot_properties=properties)

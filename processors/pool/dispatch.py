@@ -2,12 +2,14 @@
 
 A dying actor also fails the calls queued behind the guilty one, so a failed batch only makes its
 clips suspects. Suspects run alone, each on an actor that has just answered, and only a failure
-then counts against a clip. A fault of something we depend on pauses everything and blames nobody.
+then counts against a clip. A fault of something we depend on pauses everything and blames nobody;
+where it is the store of some videos, only their clips wait (`processors.pool.holding`).
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -19,6 +21,7 @@ import ray
 from processors.errors import MediaError
 from processors.failpoints import passing
 from processors.pool.actors import BatchOutcome
+from processors.pool.holding import Holding
 from processors.pool.progress import Span
 from processors.pool.workers import Worker, Workers
 from processors.results import ClipResult, failed
@@ -54,6 +57,8 @@ class Work:
     """``enrich_seq`` of whatever rows come of it."""
     attempts: int = 0
     """Tries that failed by its own fault."""
+    holds: int = 0
+    """Tries for which its video's store was out."""
 
 
 @dataclass
@@ -86,6 +91,7 @@ class Dispatcher:
         self._waiting: deque[list[Work]] = deque()
         """Batches that a fault sent back; nobody is to blame."""
         self._suspects: deque[Work] = deque()
+        self._holding = Holding()
         self._paused_until = 0.0
         self._pause_s = 0.0
         self._finished = Finished()
@@ -94,15 +100,26 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Clips handed in with `submit` that `poll` has not given back."""
         running = sum(len(call.works) for worker in self._workers for call in worker.calls)
-        return running + sum(len(batch) for batch in self._waiting) + len(self._suspects)
+        waiting = sum(len(batch) for batch in self._waiting) + len(self._suspects)
+        return running + waiting + self.held
+
+    @property
+    def held(self) -> int:
+        """Clips among them that wait for the store of their video."""
+        return len(self._holding)
 
     @property
     def paused(self) -> bool:
+        """Whether nothing is done, as something that is needed is out."""
+        return self._pausing or 0 < self.held == self.in_flight
+
+    @property
+    def _pausing(self) -> bool:
         return time.monotonic() < self._paused_until
 
     def free_slots(self) -> int:
         """Micro-batches that can be submitted now without queueing deeper than is allowed."""
-        if self.paused or self._waiting or self._suspects:
+        if self._pausing or self._waiting or self._suspects:
             return 0
         return sum(
             max(0, self._per_actor - len(worker.calls))
@@ -139,8 +156,9 @@ class Dispatcher:
     # Feeding
 
     def _feed(self) -> None:
-        if self.paused:
+        if self._pausing:
             return
+        self._waiting.extend(self._holding.take_due())
         while self._suspects:
             worker = next((w for w in self._workers.ready() if not w.calls), None)
             if worker is None:
@@ -168,10 +186,13 @@ class Dispatcher:
         The limits inside the actor are tighter and blame better; this is for an actor that is
         itself stuck.
         """
-        decode, videos = self._settings.decode, {work.clip["video_key"] for work in works}
+        decode, fetch = self._settings.decode, self._settings.fetch
+        videos = {work.clip["video_key"] for work in works}
+        # After the deadline the store itself is asked whether it is there.
+        a_video_s = fetch.deadline_s + fetch.connect_timeout_s + fetch.read_timeout_s
         allowance: float = (
             CALL_SLACK_S
-            + len(videos) * self._settings.fetch.deadline_s
+            + len(videos) * a_video_s
             + sum(
                 decode.deadline_base_s
                 + decode.deadline_per_video_second_s * work.clip["duration_s"]
@@ -212,8 +233,15 @@ class Dispatcher:
             return
         if outcome.frames is not None:
             self._finished.frames.append(outcome.frames)
+        held, why = [], ""
         for work, result in zip(call.works, outcome.results, strict=True):
-            self._take_result(work, result)
+            if result.held is not None:
+                held.append(work)
+                why = result.held
+            else:
+                self._take_result(work, result)
+        if held:
+            self._holding.add(held, why)
 
     def _take_result(self, work: Work, result: ClipResult) -> None:
         work.attempts += 1
@@ -229,11 +257,12 @@ class Dispatcher:
         self._finished.pairs.append((work, result))
 
     def _pause(self, why: str) -> None:
-        if self.paused:
+        if self._pausing:
             return
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
-        self._paused_until = time.monotonic() + self._pause_s
-        logger.warning("waiting %.0f s, no clip is to blame: %s", self._pause_s, why)
+        wait_s = self._pause_s * random.uniform(0.5, 1.0)
+        self._paused_until = time.monotonic() + wait_s
+        logger.warning("waiting %.1f s, no clip is to blame: %s", wait_s, why)
 
     def _suspect(self, call: Call, reason: MediaReason, error: str) -> None:
         """Clips of a failed call run alone next; one that was alone has had a try of its own."""
@@ -300,6 +329,7 @@ class Dispatcher:
         left = self.in_flight
         self._waiting.clear()
         self._suspects.clear()
+        self._holding.clear()
         for worker in self._workers:
             worker.calls.clear()
         return left

@@ -190,7 +190,7 @@ class Run:
             starting=len(self._workers.starting_refs()),
             # While something that the actors need is out, more of them would only wait as well.
             waiting=0 if paused else self._backlog.rows,
-            working=self._dispatcher.in_flight,
+            working=self._dispatcher.in_flight - self._dispatcher.held,
         )
         if self._asked_for != actors:
             logger.info("going from %d actors to %d", actors, self._asked_for)
@@ -262,7 +262,8 @@ class Run:
         The rest is given back simply by not being finished: the next start reads it again.
         """
         deadline = time.monotonic() + self._pool.drain_timeout_s
-        while self._dispatcher.in_flight and time.monotonic() < deadline:
+        dispatcher = self._dispatcher
+        while dispatcher.in_flight > dispatcher.held and time.monotonic() < deadline:
             self._collect(min(0.2, self._pool.poll_interval_s))
             self._commit_if_due()
         self._commit()
