@@ -15,6 +15,7 @@ from cliplake.accounts import Accounts, read_accounts
 from cliplake.console import CommandError
 from cliplake.pool_status import read_pool
 from cliplake.query import LakeSql
+from deploy.local.private_files import write_private
 from schemas.problems import ConfigError
 from schemas.settings import (
     CHECKOUT,
@@ -91,7 +92,8 @@ def write_settings(settings: Settings) -> Path:
     # Free ports are chosen anew by whoever starts it again.
     sections["catalog"]["options"] = dict(settings.catalog_options)
     text = yaml.safe_dump(sections, sort_keys=False)
-    file.write_text(f"# Settings of the demo; written by `cliplake demo`.\n{text}", "utf-8")
+    # The catalog's options may be passwords, from variables of this process.
+    write_private(file, f"# Settings of the demo; written by `cliplake demo`.\n{text}")
     return file
 
 

@@ -15,6 +15,7 @@ from pyflink.table.udf import udtf
 from ingest.done import DoneKeys, DoneRecords
 from ingest.flink_env import KEEP_CONSUMERS, LOOKUP, FlinkEnvironment, options_hint
 from ingest.job_record import NewState
+from ingest.kafka_java import connector_options
 from ingest.validation import ParsedRow, parsed_rows
 from schemas import replay
 from schemas.recipe import Recipe
@@ -102,7 +103,7 @@ def source_ddl(settings: Settings, new_state: NewState | None) -> str:
         # A partition that was added is read from its start within this time.
         "scan.topic-partition-discovery.interval": "60 s",
         "properties.group.id": kafka.group_id,
-        **{f"properties.{key}": value for key, value in kafka.client.items()},
+        **{f"properties.{key}": value for key, value in connector_options(settings).items()},
     }
     if new_state is not None and new_state.start_offsets:
         options["scan.startup.mode"] = "specific-offsets"

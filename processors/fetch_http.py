@@ -220,15 +220,41 @@ def is_public(address: str) -> bool:
     """Whether an IP address is on the public internet, also when it wraps another one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if inner:
+        inner = _wrapped(ip)
+        if inner is not None:
             return is_public(str(inner))
-        if ip in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip not in _GLOBAL_UNICAST:
+            return False
+    if any(ip in network for network in _NOBODYS):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
+def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address to which a gateway or the system itself may take an IPv6 one."""
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    if ip.teredo:
+        return ip.teredo[1]
+    number = int(ip)
+    if ip in _NAT64 or number >> 32 & 0xFCFFFFFF == _ISATAP:
+        return ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    return None
+
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_ISATAP = 0x00005EFE
+"""Before an IPv4 address, at the end of any prefix: RFC 5214, 6.1."""
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NOBODYS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        # Protocol assignments, relays, documentation: Python counts some of them as global.
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "3fff::/20",
+    )
+)
 
 
 def _host(url: Url) -> str:

@@ -95,6 +95,11 @@ class S3Reader:
             )
         if not key:
             raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "the URI names no object")
+        if {".", ".."} & set(key.split("/")):
+            # A proxy before the store may take it for a path, which leads to another bucket.
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED, "the object's key has a '.' or '..' between slashes"
+            )
         return bucket, key
 
     def _s3(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -35,6 +36,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_SECRET = re.compile(r"passw|secret|token|credential|jaas|(\b|[_.-])key\b", re.IGNORECASE)
+"""Names of options, of other systems too, whose values are not to be shown."""
 _MERGE = "tag:yaml.org,2002:merge"
 MOST_NAMES = 60
 """An error that lists more names than this is not read."""
@@ -74,7 +77,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Confi
             lines.append(f"{where}: unknown key {place!r}{nearest(str(loc[-1]), known)}")
         else:
             got = problem.get("input")
-            shown = "" if isinstance(got, dict | list) or got is None else f" (got {got!r})"
+            hidden = isinstance(got, dict | list) or got is None or _SECRET.search(place)
+            shown = "" if hidden else f" (got {got!r})"
             lines.append(f"{where}: {place}: {problem['msg']}{shown}")
     return ConfigError("\n".join(lines))
 

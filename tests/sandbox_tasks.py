@@ -59,12 +59,38 @@ def write_file(path: str) -> None:
     Path(path).write_bytes(b"x" * 100)
 
 
-def limits() -> dict[str, int]:
-    return {
-        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
-        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        "interrupt_ignored": int(signal.getsignal(signal.SIGINT) is signal.SIG_IGN),
+def limits() -> dict[str, tuple[int, int]]:
+    """Soft and hard limits by name, and the CPU seconds used so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {
+        name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+        for name in ("AS", "CPU", "FSIZE", "NOFILE", "CORE")
     }
+    return {**found, "used": (int(used.ru_utime + used.ru_stime), 0)}
+
+
+def ignores_interrupts() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def open_files(count: int) -> None:
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
+    for descriptor in held:
+        os.close(descriptor)
+
+
+def burn(seconds: float) -> None:
+    """Use the CPU beyond a limit that is set here, as a task that outlives its clock would."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
 
 
 def loaded_modules(*names: str) -> list[str]:

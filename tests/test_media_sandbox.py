@@ -106,12 +106,47 @@ def test_arguments_that_cannot_be_pickled_harm_nothing(sandbox: Sandbox) -> None
     assert _still_works(sandbox)
 
 
-def test_the_child_writes_no_files_and_no_core(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_child_writes_no_file(sandbox: Sandbox, tmp_path: Path) -> None:
     target = tmp_path / "written"
     assert _reason(sandbox, tasks.write_file, str(target)) is MediaReason.STAGE_ERROR
     assert not target.exists() or target.stat().st_size == 0
-    limits = sandbox.run(tasks.limits, deadline_s=LONG)
-    assert limits == {"core": 0, "files": 64, "interrupt_ignored": 1}
+    assert sandbox.run(tasks.ignores_interrupts, deadline_s=LONG)
+
+
+def test_memory_cpu_files_and_cores_are_limited_for_good(sandbox: Sandbox) -> None:
+    limits = sandbox.run(tasks.limits, deadline_s=5.0)
+    # Soft and hard ones: what has taken over the decoder cannot raise them again.
+    assert limits["CORE"] == (0, 0)
+    assert limits["FSIZE"] == (0, 0)
+    assert limits["NOFILE"] == (64, 64)
+    soft, hard = limits["AS"]
+    assert soft == hard
+    assert 256 * 2**20 < soft < 8 * 2**30
+    # CPU counts over the child's life, so the next task has to be able to have more.
+    assert limits["CPU"][0] <= limits["used"][0] + 5 + 12
+
+
+def test_open_files_have_a_limit(sandbox: Sandbox) -> None:
+    sandbox.run(tasks.open_files, 40, deadline_s=LONG)
+    assert _reason(sandbox, tasks.open_files, 70) is MediaReason.STAGE_ERROR
+    assert _still_works(sandbox)
+
+
+def test_cpu_that_is_used_up_ends_the_child_as_its_clock_would(sandbox: Sandbox) -> None:
+    assert _reason(sandbox, tasks.burn, LONG) is MediaReason.DECODER_TIMEOUT
+    assert _still_works(sandbox)
+
+
+def test_the_child_sees_no_secret_of_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "CLIPLAKE_KEY_CAPTIONS", "CLIPLAKE__KAFKA__X")
+    for name in secrets:
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.setenv("CLIPLAKE_STACK", "mark")
+    with Sandbox(DecodeSettings()) as sandbox:
+        seen = sandbox.run(tasks.environment, deadline_s=LONG)
+    assert "canary" not in seen.values()
+    # By its mark it is found and ended, should its owner be killed.
+    assert seen["CLIPLAKE_STACK"] == "mark"
 
 
 def test_the_child_loads_what_decoding_needs_and_not_what_its_hosts_are(sandbox: Sandbox) -> None:

@@ -79,17 +79,63 @@ def test_http_is_off_unless_allowed(tmp_path: Path) -> None:
         assert not server.requests
 
 
-def test_private_addresses_are_refused_whatever_name_leads_there(tmp_path: Path) -> None:
-    fetcher = _fetcher(
-        tmp_path,
-        allow_private_addresses=False,
-        https_hosts=("127.0.0.1", "localhost", "::1", "169.254.169.254", "0x7f.1"),
-    )
+SPELLINGS = {
+    "loopback": ("127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.1"),
+    "loopback, octal": ("0177.0.0.1", "017700000001"),
+    "this host": ("0.0.0.0", "0", "[::]"),
+    "loopback by name": ("localhost", "LOCALHOST", "localhost."),
+    "with a dot behind it": ("127.0.0.1.", "2130706433.", "169.254.169.254."),
+    "escaped": ("%31%32%37.0.0.1", "%6cocalhost"),
+    "IPv6 loopback": ("[::1]", "[0:0:0:0:0:0:0:1]"),
+    "mapped into IPv6": ("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:a9fe:a9fe]"),
+    "compatible, translated": ("[::127.0.0.1]", "[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::7f00:1]"),
+    "tunnelled": ("[2002:7f00:1::]", "[2001:0:7f00:1::1]", "[2001:db8::5efe:7f00:1]"),
+    "metadata services": ("169.254.169.254", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"),
+    "metadata services, IPv6": ("[fd00:ec2::254]", "[fe80::a9fe:a9fe]", "[fe80::1%25lo]"),
+    "private": ("10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "[fd00::1]", "[fec0::1]"),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_addresses_that_are_not_public_are_refused_however_they_are_written(
+    kind: str, tmp_path: Path
+) -> None:
     with serve({"/v": BODY}) as server:
         port = server.url.rpartition(":")[2]
-        for host in ("127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0x7f.1"):
-            error = _error(fetcher, f"http://{host}:{port}/v")
-            assert error.reason is MediaReason.URI_NOT_ALLOWED, host
+        for host in SPELLINGS[kind]:
+            # Even where the settings name them: a name may resolve to anything tomorrow.
+            named = host.strip("[]").rstrip(".").lower().replace("%25", "%")
+            for https_hosts in ((named, "127.0.0.1", "localhost"), ("example.org",)):
+                fetcher = _fetcher(tmp_path, allow_private_addresses=False, https_hosts=https_hosts)
+                error = _error(fetcher, f"http://{host}:{port}/v")
+                assert error.reason is MediaReason.URI_NOT_ALLOWED, (host, error)
+        assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://example.org@127.0.0.1:{port}/v",
+        "http://example.org:x@127.0.0.1:{port}/v",
+        "http://127.0.0.1:{port}\\@example.org/v",
+        "http://example.org\\@127.0.0.1:{port}/v",
+        "http://127.0.0.1:{port}#@example.org/v",
+        "http://127.0.0.1:{port}?@example.org/v",
+        "http://127。0。0。1:{port}/v",
+        "http://①②⑦.0.0.1:{port}/v",
+        "http:127.0.0.1:{port}/v",
+        "http:///127.0.0.1:{port}/v",
+        "http://127.0.0.1:{port}%2f@example.org/v",
+        "http://example.org.127.0.0.1:{port}/v",
+    ],
+)
+def test_a_uri_that_readers_take_apart_differently_goes_to_no_other_host(
+    uri: str, tmp_path: Path
+) -> None:
+    fetcher = _fetcher(tmp_path, https_hosts=("example.org",))
+    with serve({"/v": BODY}) as server:
+        port = server.url.rpartition(":")[2]
+        assert _error(fetcher, uri.format(port=port)).reason is MediaReason.URI_NOT_ALLOWED
         assert not server.requests
 
 
@@ -113,7 +159,26 @@ def test_private_addresses_are_refused_whatever_name_leads_there(tmp_path: Path)
         ("fc00::1", False),
         ("ff02::1", False),
         ("::ffff:127.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
         ("64:ff9b::7f00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("64:ff9b:1::7f00:1", False),
+        ("2001:0:7f00:1::1", False),
+        ("2606:2800:220:1:0:5efe:7f00:1", False),
+        ("2606:2800:220:1:200:5efe:a9fe:a9fe", False),
+        ("2606:2800:220:1:0:5efe:5db8:d822", True),
+        ("fec0::1", False),
+        ("fd00:ec2::254", False),
+        ("2001:db8::1", False),
+        ("3fff::1", False),
+        ("100::1", False),
+        ("4000::1", False),
+        ("192.0.0.8", False),
+        ("192.0.2.1", False),
+        ("192.88.99.1", False),
+        ("198.18.0.1", False),
+        ("240.0.0.1", False),
         ("2002:7f00:1::", False),
     ],
 )
@@ -143,6 +208,11 @@ def test_three_redirects_are_followed_and_a_fourth_is_not(tmp_path: Path) -> Non
         "ftp://127.0.0.1/v",
         "http://user:pw@127.0.0.1/v",
         "//elsewhere.invalid/v",
+        "http://2130706433/v",
+        "http://[::ffff:127.0.0.1]/v",
+        "http://169.254.169.254/latest/meta-data/",
+        "s3://bucket/v",
+        "data:video/mp4;base64,AA",
     ],
 )
 def test_a_redirect_is_checked_like_the_first_uri(target: str, tmp_path: Path) -> None:
@@ -305,3 +375,18 @@ def test_https_checks_the_certificate_against_the_name_in_the_uri(
         assert wrong_name.reason is MediaReason.FETCH_FAILED
         assert "certificate" in wrong_name.error
         assert len(server.requests) == 1
+
+
+def test_a_redirect_does_not_lead_from_https_to_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, certificate = _certificate(tmp_path / "tls", "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with (
+        serve({"/v": BODY}) as plain,
+        serve({"/a": redirect(f"{plain.url}/v")}, tls=context) as tls,
+    ):
+        port = tls.url.rpartition(":")[2]
+        error = _error(_fetcher(tmp_path, allow_http=False), f"https://localhost:{port}/a")
+        assert error.reason is MediaReason.URI_NOT_ALLOWED
+        assert not plain.requests

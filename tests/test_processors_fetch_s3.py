@@ -19,8 +19,8 @@ BODY = bytes(range(256)) * 3000
 
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATHEUSERS")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
@@ -59,6 +59,36 @@ def test_other_buckets_are_refused_without_asking(tmp_path: Path) -> None:
         for uri in ("s3://other/v.mp4", "s3://uploads.2026/v.mp4", "s3://Uploads.2026@h/v.mp4"):
             assert _error(_fetcher(tmp_path, server), uri).reason is MediaReason.URI_NOT_ALLOWED
         assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "path", ["../other/v.mp4", "a/../../other/v.mp4", "%2e%2e/other/v.mp4", "a/./v.mp4", ".."]
+)
+def test_a_key_that_leads_out_of_its_bucket_is_refused_without_asking(
+    path: str, tmp_path: Path
+) -> None:
+    with serve({"/other/v.mp4": BODY}) as server:
+        error = _error(_fetcher(tmp_path, server), f"s3://Uploads.2026/{path}")
+        assert error.reason is MediaReason.URI_NOT_ALLOWED
+        assert not server.requests
+
+
+def test_without_buckets_none_is_read(tmp_path: Path) -> None:
+    with serve({"/Uploads.2026/v.mp4": BODY}) as server:
+        error = _error(_fetcher(tmp_path, server, s3_buckets=()), "s3://Uploads.2026/v.mp4")
+        assert error.reason is MediaReason.URI_NOT_ALLOWED
+        assert "fetch.s3_buckets" in error.error
+        assert not server.requests
+
+
+def test_the_request_is_signed_with_the_user_s_own_credentials(
+    tmp_path: Path,
+) -> None:
+    with serve({"/Uploads.2026/v.mp4": _refusing(403, "AccessDenied")}) as server:
+        error = _error(_fetcher(tmp_path, server), "s3://Uploads.2026/v.mp4")
+        (_, headers) = server.requests[0]
+    assert "Credential=AKIATHEUSERS/" in headers["Authorization"]
+    assert "canary" not in f"{headers} {error}"
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,12 @@ def say(line: str) -> None:
 
 def _detach(settings: Settings, new_state: bool) -> None:
     """Start `up` in a session of its own and wait until it serves or ends."""
+    from deploy.local.private_files import write_private
+
     state = settings.state_dir
     (state / "logs").mkdir(parents=True, exist_ok=True)
     settings_file, ready, log = state / "up.json", state / "up.ready", state / "logs" / "up.log"
-    settings_file.write_text(dump_settings(settings), encoding="utf-8")
+    write_private(settings_file, dump_settings(settings))
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "cliplake.main", "--settings-json", str(settings_file)]
     command += ["up", "--ready-file", str(ready), *(["--new-state"] if new_state else [])]
@@ -93,12 +95,15 @@ def _detach(settings: Settings, new_state: bool) -> None:
     with saying("starting broker, Flink, Ray and the pool"):
         while not ready.exists():
             if process.poll() is not None:
+                settings_file.unlink(missing_ok=True)
                 tail = log.read_text(encoding="utf-8", errors="replace").splitlines()
                 raise NotUp(
                     "\n".join(["it did not come up:", *tail[-_LOG_TAIL_LINES:], f"log: {log}"]),
                     process.returncode,
                 )
             time.sleep(0.2)
+    # It has been read, and passwords that came by variables are in it.
+    settings_file.unlink(missing_ok=True)
     out.print(log.read_text(encoding="utf-8", errors="replace").rstrip(), markup=False)
     say(f"runs on as process {process.pid}, log {log}; `cliplake down` stops it")
 

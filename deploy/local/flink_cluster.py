@@ -17,6 +17,7 @@ from deploy.local import ports
 from deploy.local.errors import StackError
 from deploy.local.java import java
 from deploy.local.parts import Part
+from deploy.local.private_files import write_private
 from deploy.local.processes import last_lines
 from schemas.settings import CHECKOUT, Settings
 
@@ -178,8 +179,10 @@ def write_configuration(settings: Settings, package: Path, home: Path) -> None:
     # The pip package keeps what runs Python apart, among the optional jars.
     python = (package / "opt").glob("flink-python-*.jar")
     _link([*(package / "lib").glob("*.jar"), *python, *jars], lib)
-    _replace(conf / "config.yaml", yaml.safe_dump(cluster_options(settings, home), width=10_000))
-    _replace(conf / "log4j.properties", LOGGING)
+    write_private(
+        conf / "config.yaml", yaml.safe_dump(cluster_options(settings, home), width=10_000)
+    )
+    write_private(conf / "log4j.properties", LOGGING)
 
 
 def cluster_options(settings: Settings, home: Path) -> dict[str, Any]:
@@ -227,12 +230,6 @@ def _link(files: list[Path], folder: Path) -> None:
     for name, file in wanted.items():
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(file)
-
-
-def _replace(file: Path, text: str) -> None:
-    part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def _java_options(package: Path) -> list[str]:

@@ -23,6 +23,7 @@ import psutil
 
 from deploy.local.errors import StackError
 from deploy.local.marked import Mark
+from deploy.local.private_files import write_private
 from schemas.settings import Settings, dump_settings, load_settings_json
 
 LOCK, RECORD, SETTINGS, PORTS = "stack.lock", "stack.json", "settings.json", "ports.json"
@@ -80,13 +81,13 @@ class StateFolder:
                 "`cliplake down`, or choose another folder with local.state_dir"
             )
         owner = Owner.this_process()
-        _write(self.folder / RECORD, json.dumps(asdict(owner)))
+        write_private(self.folder / RECORD, json.dumps(asdict(owner)))
         return owner
 
     def publish(self, settings: Settings, ports: Mapping[str, int]) -> Path:
         """Leave the real settings and ports for other processes; returns the settings' file."""
-        _write(self.folder / PORTS, json.dumps(dict(ports), indent=1))
-        _write(self.folder / SETTINGS, dump_settings(settings))
+        write_private(self.folder / PORTS, json.dumps(dict(ports), indent=1))
+        write_private(self.folder / SETTINGS, dump_settings(settings))
         return self.folder / SETTINGS
 
     def release(self) -> None:
@@ -167,9 +168,3 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return str(int(psutil.boot_time()))
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

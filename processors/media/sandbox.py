@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +28,14 @@ T = TypeVar("T")
 _START_TIMEOUT_S = 120.0
 """A child that has not imported its libraries by then never will: a broken installation."""
 _ROOT = str(Path(__file__).resolve().parents[2])
+_VARIABLES = frozenset(
+    {
+        *("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TEMP", "TMP", "TMPDIR", "TZ"),
+        # By these `deploy.local` finds and ends what a killed parent leaves behind.
+        *("CLIPLAKE_PART", "CLIPLAKE_RUN", "CLIPLAKE_STACK"),
+    }
+)
+_VARIABLE_PREFIXES = ("LC_", "PYTHON")
 _BOOT = "import sys; from processors.media.child import main; main(sys.argv[1:])"
 
 
@@ -130,7 +138,7 @@ class _Child:
             [sys.executable, "-P", "-c", _BOOT],
             [settings.memory_bytes, settings.max_pixels, max_file_bytes, *modules],
             environment={
-                **os.environ,
+                **_seen(os.environ),
                 "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
                 # One thread each: pools of threads reserve address space and share the CPU limit.
                 "OPENBLAS_NUM_THREADS": "1",
@@ -162,6 +170,16 @@ class _Child:
 
     def end(self) -> None:
         self._process.end()
+
+
+def _seen(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a child gets: none that may hold a secret, since it is the child that
+    hostile bytes are given to."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _VARIABLES or name.startswith(_VARIABLE_PREFIXES)
+    }
 
 
 def _value_of(answer: Answer) -> Any:
