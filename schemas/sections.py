@@ -48,6 +48,9 @@ class CatalogSettings(_Section):
     """Database of the catalog that holds the tables."""
     options: dict[str, str] = {}
     """``warehouse``, ``metastore``, ``uri``, ``s3.endpoint`` …; by default one on this disk."""
+    single_writer: bool = False
+    """Accept a catalog whose commits another process can undo, such as S3 without a REST catalog:
+    then nothing else may write to the tables, and one driver runs over all machines."""
 
 
 class FlinkSettings(_Section):
