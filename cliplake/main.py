@@ -15,6 +15,7 @@ from cliplake.commands import (
     cluster,
     demo,
     ingest,
+    maintain,
     models,
     process,
     recipe,
@@ -60,7 +61,20 @@ def options(
     context.obj = Context(settings_file=settings, settings_json=settings_json, debug=debug)
 
 
-for command in (cluster, submit, ingest, process, status, demo, sql, try_, recipe, models, regate):
+for command in (
+    cluster,
+    submit,
+    ingest,
+    process,
+    status,
+    demo,
+    sql,
+    try_,
+    recipe,
+    models,
+    regate,
+    maintain,
+):
     command.register(app)
 
 

@@ -1,5 +1,6 @@
-"""Commits to ``clips`` beside another process: ``python -m tests.pool_commit_racer SETTINGS NAME N``.
+"""Commits to ``clips`` beside another process.
 
+``python -m tests.pool_commit_racer SETTINGS NAME COMMITS``
 Prints a line when it is ready, starts with the first line that it is sent, and ends having
 printed how many commits it was told had succeeded. ``plain`` as a fourth argument commits as
 pypaimon does by itself.
