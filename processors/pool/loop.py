@@ -94,6 +94,7 @@ class Run:
                 self._collect(self._wait_s(more))
                 self._commit_if_due()
                 self._scale()
+                self._upkeep.heal()
                 if until_idle and not more and self._idle():
                     break
             self._drain()

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processors.pool.commits import Committer
+from processors.pool.consumer import heal_consumers
 from processors.pool.errors import PoolError
 from processors.pool.lake import Lake
 from processors.pool.position import load_stored
@@ -147,6 +148,7 @@ def maintain(settings: Settings, tables: Iterable[str]) -> list[Step]:
     todo = steps(lake, tables)
     if not todo:
         return []
+    heal_consumers(lake, [table for table, _ in todo])
     stored = load_stored(lake)
     if stored.position is not None and any(table == ENRICHED_CLIPS.name for table, _ in todo):
         # In a snapshot of its own again: one that expiry leaves alone.

@@ -1,5 +1,7 @@
 """When the driver maintains its tables: after so many commits, and when somebody asks for it.
 
+It also looks after consumer files of all tables, so that none stops the Flink jobs for good.
+
 Its commits wait meanwhile; reading and scoring go on. `cliplake maintain` asks by a file in the
 state folder, since the driver alone knows when it does not commit.
 """
@@ -14,7 +16,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from processors.pool.lake import Lake
+from processors.pool.consumer import heal_consumers
+from processors.pool.lake import Lake, LakeNotReady
 from processors.pool.maintenance import OURS, Maintenance, MaintenanceFailed, Step, steps
 from processors.pool.metrics import PoolMetrics
 from schemas.settings import Settings
@@ -24,6 +27,8 @@ ORPHANS_EVERY_S = 6 * 3600.0
 """Looking for files that nobody names lists whole tables."""
 LOOK_EVERY_S = 1.0
 """For a request."""
+HEAL_EVERY_S = 30.0
+"""A Flink job whose commits fail over a damaged consumer file is restarted until it is whole."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +46,23 @@ class Upkeep:
         self._commits = 0
         self._orphans_at = 0.0
         self._look_at = 0.0
+        self._heal_at = 0.0
         _request_file(settings).unlink(missing_ok=True)
 
     def committed(self) -> None:
         """Count a commit."""
         self._commits += 1
+
+    def heal(self) -> None:
+        """Make damaged consumer files whole, now and then."""
+        if time.monotonic() < self._heal_at:
+            return
+        self._heal_at = time.monotonic() + HEAL_EVERY_S
+        try:
+            heal_consumers(self._lake, [table.name for table in TABLES])
+        except (OSError, LakeNotReady) as error:
+            # While the lake cannot be reached there is nothing to heal; work itself will complain.
+            logger.warning("consumer files cannot be looked at: %s", error)
 
     @property
     def due(self) -> bool:
