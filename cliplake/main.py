@@ -17,6 +17,7 @@ from cliplake.commands import (
     demo,
     forget,
     ingest,
+    maintain,
     models,
     process,
     recipe,
@@ -76,6 +77,7 @@ for command in (
     models,
     regate,
     forget,
+    maintain,
 ):
     command.register(app)
 

@@ -16,7 +16,8 @@ from py4j.protocol import Py4JJavaError
 from pyflink.common import Configuration
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
-from pyflink.table import StreamTableEnvironment
+from pyflink.table import EnvironmentSettings, StreamTableEnvironment, TableEnvironment
+from pyflink.util.exceptions import TableException
 
 from schemas.problems import ConfigError
 from schemas.settings import Settings
@@ -69,7 +70,7 @@ class FlinkEnvironment:
         )
         self.streams = StreamExecutionEnvironment(j_environment)
         self.tables = StreamTableEnvironment.create(self.streams)
-        self._create_catalog()
+        self.tables.execute_sql(_catalog_ddl(settings))
 
     def table(self, name: str) -> str:
         """A table of the lake as SQL names it."""
@@ -97,10 +98,44 @@ class FlinkEnvironment:
         stream = self.tables.to_data_stream(table)
         self.tables.create_temporary_view(view, self.tables.from_data_stream(stream))
 
-    def _create_catalog(self) -> None:
-        options = {"type": "paimon", **self.settings.catalog_options}
-        rendered = ", ".join(f"{_sql(key)} = {_sql(value)}" for key, value in options.items())
-        self.tables.execute_sql(f"CREATE CATALOG `{CATALOG}` WITH ({rendered})")
+
+class LocalTables:
+    """Statements over the lake that run in this process alone, without a cluster."""
+
+    def __init__(self, settings: Settings) -> None:
+        configuration = Configuration()
+        for key, value in _LOCAL_OPTIONS.items():
+            configuration.set_string(key, value)
+        self._tables = TableEnvironment.create(
+            EnvironmentSettings.new_instance()
+            .in_batch_mode()
+            .with_configuration(configuration)
+            .build()
+        )
+        self._tables.execute_sql(_catalog_ddl(settings))
+        self._tables.use_catalog(CATALOG)
+
+    def call(self, statement: str) -> str:
+        """Run one procedure to its end; what it says. `ConfigError` if it fails."""
+        try:
+            with self._tables.execute_sql(statement).collect() as rows:
+                return "; ".join(", ".join(str(value) for value in row) for row in rows)
+        except (Py4JJavaError, TableException) as error:
+            raise ConfigError(f"{statement} failed: {_cause(error)}") from error
+
+
+_LOCAL_OPTIONS = {
+    "execution.target": "local",
+    "parallelism.default": "1",
+    "table.local-time-zone": "UTC",
+    # A procedure that starts a job returns when it has ended, and has committed by then.
+    "table.dml-sync": "true",
+    # One small task at a time, in the client's own heap.
+    "taskmanager.numberOfTaskSlots": "4",
+    "taskmanager.memory.managed.size": "64m",
+    "rest.bind-address": "127.0.0.1",
+    "rest.bind-port": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +188,12 @@ def options_hint(options: dict[str, str]) -> str:
     """Options of a table for one statement, as SQL's hint behind its name."""
     rendered = ", ".join(f"{_sql(key)} = {_sql(value)}" for key, value in options.items())
     return f"/*+ OPTIONS({rendered}) */"
+
+
+def _catalog_ddl(settings: Settings) -> str:
+    options = {"type": "paimon", **settings.catalog_options}
+    rendered = ", ".join(f"{_sql(key)} = {_sql(value)}" for key, value in options.items())
+    return f"CREATE CATALOG `{CATALOG}` WITH ({rendered})"
 
 
 def _sql(text: str) -> str:

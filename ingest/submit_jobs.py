@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings_json(options.settings_json)
         recipe = load_recipe(options.recipe or settings.recipe)
-        _prepare_jvm(settings)
+        prepare_jvm(settings)
         jobs = [options.only] if options.only else list(job_names.JOBS)
         new_states = _read_new_states(options.new_state)
         ids = {job: submit(settings, recipe, job, new_states.get(job)) for job in jobs}
@@ -79,7 +79,7 @@ def submit(settings: Settings, recipe: Recipe, job: str, new_state: NewState | N
     return job_id
 
 
-def _prepare_jvm(settings: Settings) -> None:
+def prepare_jvm(settings: Settings) -> None:
     """What PyFlink's gateway reads from the environment when it starts the client's JVM."""
     import pyflink
 

@@ -48,6 +48,9 @@ class CatalogSettings(_Section):
     """Database of the catalog that holds the tables."""
     options: dict[str, str] = {}
     """``warehouse``, ``metastore``, ``uri``, ``s3.endpoint`` …; by default one on this disk."""
+    single_writer: bool = False
+    """Accept a catalog whose commits another process can undo, such as S3 without a REST catalog:
+    then nothing else may write to the tables, and one driver runs over all machines."""
 
 
 class FlinkSettings(_Section):
@@ -195,6 +198,22 @@ class PoolSettings(_Section):
                 "the most cannot be fewer than the least"
             )
         return self
+
+
+class MaintenanceSettings(_Section):
+    """Compaction and clean-up of the tables that the pool's driver writes; Flink's jobs do theirs.
+
+    Flink's environment on the driver's machine does it (``flink.python``).
+    """
+
+    every_commits: Annotated[int, Field(ge=0)] = 600
+    """The driver maintains its tables after so many commits; 0: only on `cliplake maintain`."""
+    keep_snapshots_h: Annotated[float, Field(gt=0)] = 1.0
+    """Hours that a snapshot stays readable after a newer one."""
+    keep_orphans_h: Annotated[float, Field(ge=1)] = 24.0
+    """Hours after which a file that no snapshot names is taken for left over."""
+    timeout_s: Seconds = 600.0
+    """Time for one maintenance; commits wait meanwhile, and go on when it is over."""
 
 
 class MetricsSettings(_Section):

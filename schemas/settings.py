@@ -28,6 +28,7 @@ from schemas.sections import (
     FlinkSettings,
     KafkaSettings,
     LocalSettings,
+    MaintenanceSettings,
     MetricsSettings,
     ModelSettings,
     PoolSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "FlinkSettings",
     "KafkaSettings",
     "LocalSettings",
+    "MaintenanceSettings",
     "MetricsSettings",
     "ModelSettings",
     "PoolSettings",
@@ -69,6 +71,7 @@ class Settings(BaseSettings):
     fetch: FetchSettings = FetchSettings()
     decode: DecodeSettings = DecodeSettings()
     pool: PoolSettings = PoolSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     metrics: MetricsSettings = MetricsSettings()
     models: ModelSettings = ModelSettings()
     local: LocalSettings = LocalSettings()

@@ -8,6 +8,7 @@ import typer
 
 from cliplake.console import out, saying
 from cliplake.context import context_of
+from schemas.tables import TABLES
 
 
 def register(app: typer.Typer) -> None:
@@ -30,14 +31,17 @@ def register(app: typer.Typer) -> None:
         """
         from ingest.client import submit_jobs
         from ingest.topic import create_topic
+        from processors.pool.consumer import heal_consumers
         from processors.pool.lake import Lake
 
         settings = context_of(context).running_settings()
         with saying("looking at the lake's tables and the topic"):
-            Lake(settings).ensure_tables()
+            lake = Lake(settings)
+            lake.ensure_tables()
+            heal_consumers(lake, [table.name for table in TABLES])
             create_topic(settings)
         with saying("submitting the jobs"):
-            ids = submit_jobs(settings, new_state=new_state, read=Lake(settings).read)
+            ids = submit_jobs(settings, new_state=new_state, read=lake.read)
         for job, job_id in ids.items():
             out.print(f"{job}: {job_id}")
         out.print(f"http://{settings.flink.rest_address}:{settings.flink.rest_port}")

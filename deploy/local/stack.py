@@ -255,9 +255,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _ensure_tables(settings: Settings) -> None:
+    from processors.pool.consumer import heal_consumers
     from processors.pool.lake import Lake
+    from schemas.tables import TABLES
 
-    Lake(settings).ensure_tables()
+    lake = Lake(settings)
+    lake.ensure_tables()
+    heal_consumers(lake, [table.name for table in TABLES])
 
 
 def _ensure_topic(settings: Settings) -> None:

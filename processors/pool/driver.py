@@ -61,6 +61,7 @@ class Driver:
 
         with only_driver(self._settings):
             lake = Lake(self._settings)
+            lake.require_atomic_commits()
             metrics = PoolMetrics()
             start = start_position(lake, rescan=rescan)
             with metrics.served(self._settings.metrics), ray_session(self._settings):

@@ -17,6 +17,7 @@ from pypaimon.catalog.catalog_exception import (
     TableNotExistException,
 )
 
+from processors.pool.atomic import require_atomic_commits, with_atomic_commits
 from schemas.problems import ConfigError
 from schemas.settings import Settings
 from schemas.tables import TABLES, Table
@@ -36,6 +37,7 @@ class Lake:
     def __init__(self, settings: Settings) -> None:
         self.database = settings.catalog.database
         self.options = settings.catalog_options
+        self._single_writer = settings.catalog.single_writer
         self._catalog: Any = None
         self._tables: dict[str, Any] = {}
 
@@ -44,18 +46,24 @@ class Lake:
         """The pypaimon catalog; `ConfigError` if its options make none."""
         if self._catalog is None:
             try:
-                self._catalog = CatalogFactory.create(dict(self.options))
+                self._catalog = with_atomic_commits(CatalogFactory.create(dict(self.options)))
             except (ValueError, OSError) as error:
                 raise ConfigError(
                     f"the catalog cannot be opened: {error}; see catalog.options in the settings"
                 ) from error
         return self._catalog
 
+    def require_atomic_commits(self) -> None:
+        """`ConfigError` if a commit to this lake could be lost to another process's; tried out."""
+        require_atomic_commits(self.catalog, single_writer=self._single_writer)
+
     def ensure_tables(self) -> None:
         """Create the database and every table that is missing, and compare those that exist.
 
         `LakeMismatch` lists what differs in all tables together; then nothing was changed.
+        `ConfigError` if its commits could be lost.
         """
+        self.require_atomic_commits()
         self.catalog.create_database(self.database, True)
         missing, problems = [], []
         for table in TABLES:

@@ -27,6 +27,7 @@ from processors.pool.progress import Progress
 from processors.pool.reporter import Reporter
 from processors.pool.scaling import Scaler
 from processors.pool.source import Chunk, ClipSource
+from processors.pool.upkeep import Upkeep
 from processors.pool.workers import Workers
 from processors.results import duration_rejected
 from schemas.reasons import ClipStatus
@@ -71,6 +72,7 @@ class Run:
         self._dispatcher = Dispatcher(workers, recipe, settings)
         self._committer = Committer(lake, start.epoch)
         self._reporter = Reporter(settings, metrics)
+        self._upkeep = Upkeep(settings, lake, metrics)
         self._sequence = start.epoch << EPOCH_BITS
         self._committed = start
         self._last_commit = time.monotonic()
@@ -93,6 +95,7 @@ class Run:
                 self._collect(self._wait_s(more))
                 self._commit_if_due()
                 self._scale()
+                self._upkeep.heal()
                 if until_idle and not more and self._idle():
                     break
             self._drain()
@@ -241,17 +244,27 @@ class Run:
     # Committing
 
     def _commit_if_due(self) -> None:
+        if self._upkeep.runs():
+            return
+        if self._upkeep.due:
+            # With the position in it, whatever is pending: old snapshots are about to expire.
+            self._commit(even_if_nothing_new=True)
+            self._upkeep.start()
+            return
         due_s = self._pool.commit_interval_s if self._committer.pending else IDLE_COMMIT_S
         if time.monotonic() - self._last_commit >= due_s:
             self._commit()
 
-    def _commit(self) -> None:
+    def _commit(self, *, even_if_nothing_new: bool = False) -> None:
+        self._upkeep.stop()
         position = self._progress.position()
         self._last_commit = time.monotonic()
-        if self._committer.pending == 0 and position == self._committed:
+        new = self._committer.pending > 0 or position != self._committed
+        if not (new or even_if_nothing_new):
             return
         with self._metrics.commit_seconds.time():
             self._committer.commit(position)
+        self._upkeep.committed()
         if position.snapshot != self._committed.snapshot:
             hold_snapshots(self._lake, position.snapshot)
         self._committed = position

@@ -47,6 +47,17 @@ class PoolMetrics:
             "Time of one commit over the pool's three tables",
             registry=self.registry,
         )
+        self.maintenance_seconds = Histogram(
+            "cliplake_maintenance_seconds",
+            "Time that commits waited for one maintenance of the pool's tables",
+            buckets=(1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600),
+            registry=self.registry,
+        )
+        self.maintenance_failures = Counter(
+            "cliplake_maintenance_failures",
+            "Maintenances that did not end well",
+            registry=self.registry,
+        )
         self.lag = Gauge(
             "cliplake_source_snapshot_lag",
             "Snapshots of clips that are not wholly finished",

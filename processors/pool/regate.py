@@ -70,6 +70,7 @@ def regate(
     """
     with nullcontext() if dry_run else only_driver(settings):
         lake = Lake(settings)
+        lake.require_atomic_commits()
         position = start_position(lake)
         committer = Committer(lake, position.epoch)
         sequence = position.epoch << EPOCH_BITS

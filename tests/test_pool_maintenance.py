@@ -1,0 +1,137 @@
+"""Maintenance of the pool's tables by the real procedures: nothing is lost, files become few."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from processors.pool.commits import Committer
+from processors.pool.driver import Driver
+from processors.pool.lake import Lake
+from processors.pool.lock import only_driver
+from processors.pool.maintenance import (
+    Maintenance,
+    MaintenanceFailed,
+    known_tables,
+    maintain,
+)
+from processors.pool.position import Position, load_stored
+from processors.pool.source import first_position
+from processors.pool.upkeep import ask_driver
+from processors.results import passed
+from schemas.problems import ConfigError
+from schemas.settings import Settings
+from tests import pool_lake
+from tests.conftest import wait_until
+
+COMMITS = 12
+SOON = {"keep_snapshots_h": 1e-6, "timeout_s": 300}
+
+
+def settings_of(folder: Path, **maintenance: object) -> Settings:
+    settings = pool_lake.settings(folder)
+    section = settings.maintenance.model_copy(update={**SOON, **maintenance})
+    return settings.model_copy(update={"maintenance": section})
+
+
+def commit_rows(lake: Lake, commits: int) -> Position:
+    """So many commits of one row each; the position that they hold."""
+    pool_lake.append_clips(lake, [pool_lake.clip(n) for n in range(commits)])
+    position = first_position(lake).in_epoch(3)
+    committer = Committer(lake, 3)
+    for n in range(commits):
+        committer.add(passed(pool_lake.clip(n), pool_lake.recipe(), {}), (3 << 40) + n)
+        committer.commit(position)
+    return position
+
+
+def files(lake: Lake, name: str) -> int:
+    """Files that a read of the whole table opens."""
+    splits = lake.table(name).new_read_builder().new_scan().plan().splits()
+    return sum(len(split.files) for split in splits)
+
+
+def test_maintenance_makes_few_files_and_keeps_rows_and_position(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    lake = pool_lake.new_lake(settings)
+    position = commit_rows(lake, COMMITS)
+    before = sorted(lake.read("enriched_clips", ["clip_id"]).column("clip_id").to_pylist())
+    assert files(lake, "enriched_clips") == COMMITS
+    # Damaged by a kill: Java's expiry would fail over it.
+    damaged = tmp_path / "lake/cliplake.db/enriched_clips/consumer/consumer-somebody"
+    damaged.parent.mkdir()
+    damaged.touch()
+    with only_driver(settings):
+        maintain(settings, ["enriched_clips"])
+    assert load_stored(Lake(settings)).position == position
+    assert len(pool_lake.snapshots(lake, "enriched_clips")) > COMMITS
+    damaged.unlink()
+    with only_driver(settings):
+        done = maintain(settings, ["enriched_clips", "clip_frames", "clips"])
+    assert [(step.table, step.procedure) for step in done] == [
+        ("enriched_clips", "expire_snapshots"),
+        ("enriched_clips", "compact"),
+        ("enriched_clips", "compact_manifest"),
+        ("enriched_clips", "remove_orphan_files"),
+        ("clips", "remove_orphan_files"),
+    ]
+    after = Lake(settings)
+    rows = after.read("enriched_clips", ["clip_id"]).column("clip_id").to_pylist()
+    assert sorted(rows) == before
+    assert files(after, "enriched_clips") <= 2
+    assert load_stored(after).position == position
+    assert len(pool_lake.snapshots(after, "enriched_clips")) < COMMITS
+    # The table of the other writer has its snapshots.
+    assert [s.id for s in pool_lake.snapshots(after, "clips")] == [1]
+
+
+def test_maintenance_without_its_interpreter_says_so(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    flink = settings.flink.model_copy(update={"python": str(tmp_path / "none")})
+    settings = settings.model_copy(update={"flink": flink})
+    with pytest.raises(MaintenanceFailed, match=r"none cannot be run.*flink\.python"):
+        Maintenance(settings, [("enriched_clips", "compact")])
+
+
+def test_maintenance_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, timeout_s=0.5)
+    run = Maintenance(settings, [("enriched_clips", "compact")])
+    with pytest.raises(MaintenanceFailed, match=r"maintenance\.timeout_s"):
+        wait_until(lambda: run.ended() is not None, 60)
+
+
+def test_a_table_that_is_none_is_refused() -> None:
+    assert len(known_tables([])) == 8
+    with pytest.raises(ConfigError, match="no table 'clip'; there are videos"):
+        known_tables(["clip"])
+
+
+def test_a_driver_maintains_its_tables_while_it_runs(tmp_path: Path, ray_address: str) -> None:
+    settings = settings_of(tmp_path)
+    pool = settings.pool.model_copy(update={"ray_address": ray_address})
+    settings = settings.model_copy(update={"pool": pool})
+    lake = pool_lake.new_lake(settings)
+    pool_lake.append_clips(lake, [pool_lake.clip(n) for n in range(3)])
+    driver = Driver(settings, pool_lake.recipe(), chain="tests.pool_chains:Scripted")
+    worker = threading.Thread(target=driver.run)
+    worker.start()
+    try:
+        wait_until(lambda: lake.read("enriched_clips", ["clip_id"]).num_rows == 3, 120)
+        answers: list[str] = []
+        asking = threading.Thread(
+            target=lambda: answers.extend(
+                step.table for step in ask_driver(settings, ["enriched_clips", "clip_frames"])
+            )
+        )
+        asking.start()
+        for n in range(3, 9):
+            pool_lake.append_clips(lake, [pool_lake.clip(n)])
+        asking.join(timeout=400)
+        assert {"enriched_clips", "clip_frames"} == set(answers)
+        wait_until(lambda: lake.read("enriched_clips", ["clip_id"]).num_rows == 9, 120)
+    finally:
+        driver.stop()
+        worker.join(timeout=120)
+    assert pool_lake.rows_ever_appended(lake, "enriched_clips") >= 9
