@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cliplake.console import CommandError, Exit, err, out
+from cliplake.console import CommandError, Exit, err, out, print_json, printable
 from cliplake.context import context_of
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def register(app: typer.Typer) -> None:
         found = LakeSql(context_of(context).running_settings()).query(statement, most)
         rows = found if most is None else found.slice(0, most)
         if as_json:
-            json.dump(_plain_rows(rows), sys.stdout, ensure_ascii=False, indent=1)
-            sys.stdout.write("\n")
+            print_json(_plain_rows(rows))
         elif as_csv:
             _write_csv(rows)
         else:
@@ -84,13 +83,16 @@ def _plain(value: Any) -> Any:
 
 
 def _write_csv(table: pa.Table) -> None:
+    """The values as they are; on a terminal as they can be shown."""
+    shown = printable if sys.stdout.isatty() else str
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(table.column_names)
+    writer.writerow(map(shown, table.column_names))
     for row in _plain_rows(table):
-        writer.writerow(
+        cells = (
             json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v
             for v in row.values()
         )
+        writer.writerow(shown(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def _print_table(table: pa.Table) -> None:
@@ -109,12 +111,18 @@ def _print_table(table: pa.Table) -> None:
         for row in range(table.num_rows):
             out.rule(f"row {row + 1}", align="left", style="dim")
             for name, column in zip(table.column_names, texts, strict=True):
-                out.print(Text(f"{name:>26}  ", style="dim").append(column[row], style="default"))
+                out.print(
+                    Text(f"{printable(name):>26}  ", style="dim").append(
+                        column[row], style="default"
+                    )
+                )
         return
     shown = Table(show_edge=False, header_style="bold")
     for name, kind in zip(table.column_names, table.schema.types, strict=True):
         number = str(kind).startswith(("int", "uint", "double", "float", "decimal"))
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+        shown.add_column(
+            Text(printable(name)), justify="right" if number else "left", overflow="fold"
+        )
     for cells in zip(*texts, strict=True):
         shown.add_row(*(Text(cell) for cell in cells))
     out.print(shown)
@@ -125,7 +133,7 @@ def _shown(value: Any) -> str:
         return "·"
     if isinstance(value, bytes):
         text = value[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-        return _printable(text) + (f"… ({len(value):,} bytes)" if len(value) > _SHOWN_BYTES else "")
+        return printable(text) + (f"… ({len(value):,} bytes)" if len(value) > _SHOWN_BYTES else "")
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, float):
@@ -133,10 +141,5 @@ def _shown(value: Any) -> str:
     plain = _plain(value)
     if isinstance(plain, list | dict):
         text = json.dumps(plain, ensure_ascii=False)
-        return _printable(text if len(text) <= 80 else text[:77] + "…")
-    return _printable(str(plain))
-
-
-def _printable(text: str) -> str:
-    """What came from outside must not drive the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        return printable(text if len(text) <= 80 else text[:77] + "…")
+    return printable(str(plain))
