@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from cliplake.console import printable
+
 SCORES = (
     "nsfw_score",
     "motion_score",
@@ -94,11 +96,6 @@ def dead_letters_table(letters: Iterable[Mapping[str, Any]], title: str | None =
             Text(printable(str(letter["error"] or ""))),
         )
     return table
-
-
-def printable(text: str) -> str:
-    """Text from outside with what could drive a terminal written out (``\\x1b``)."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _further(clip: Mapping[str, Any]) -> str:

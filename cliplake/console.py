@@ -5,6 +5,7 @@ Not here: what any command does. A command raises; what that looks like is decid
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import traceback
@@ -75,15 +76,37 @@ def exit_code(error: Exception) -> int | None:
 def report(error: Exception, *, debug: bool) -> int:
     """Print an error to stderr, in red and without a traceback unless asked; its exit code."""
     if debug:
-        err.print(escape("".join(traceback.format_exception(error))), style="dim")
+        trace = printable_lines("".join(traceback.format_exception(error)))
+        err.print(escape(trace), style="dim")
     code = exit_code(error)
     if code is None:
         text = f"{type(error).__name__}: {error}"
         hint = "" if debug else " (`cliplake --debug …` shows where)"
-        err.print(f"[bold red]unexpected error[/]: {escape(text)}{hint}", soft_wrap=True)
+        err.print(
+            f"[bold red]unexpected error[/]: {escape(printable_lines(text))}{hint}", soft_wrap=True
+        )
         return Exit.FAILED
-    err.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
+    err.print(f"[bold red]error[/]: {escape(printable_lines(str(error)))}", soft_wrap=True)
     return code
+
+
+def printable(text: str) -> str:
+    """Text from outside with what could drive a terminal written out (``\\x1b``, ``\\u202e``)."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, but for line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def print_json(document: Any, **options: Any) -> None:
+    """Print a document to stdout for programs and people: the same values, but no character in
+    it can drive a terminal. ``options`` are `json.dumps`'s."""
+    text = json.dumps(document, ensure_ascii=False, indent=1, **options)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.write(f"{text}\n")
 
 
 class Commands(TyperGroup):

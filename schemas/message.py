@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -28,6 +29,10 @@ MAX_ATTRIBUTE_CHARS = 4096
 URI_SCHEMES = ("file", "s3", "https", "http")
 """Schemes that mean something to us; which of them are fetched is a setting."""
 
+_REFUSED = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Controls, surrogates, separators of lines and paragraphs; of Unicode's general categories."""
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""What turns the direction of the text around it: Unicode's Standard Annex 9."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _S3_CREATED_PREFIXES = ("ObjectCreated:", "s3:ObjectCreated:")
@@ -45,9 +50,10 @@ class MessageRejected(Exception):
 
 
 def _no_control_characters(value: str) -> str:
-    """Refuse what would break a log line, a terminal or a C string; also lone surrogates."""
+    """Refuse what would break a log line, a terminal or a C string, or show as other text than it
+    is (bidirectional controls); also lone surrogates."""
     for position, char in enumerate(value):
-        if char < " " or char == "\x7f" or "\ud800" <= char <= "\udfff":
+        if unicodedata.category(char) in _REFUSED or unicodedata.bidirectional(char) in _TURNING:
             raise ValueError(f"character U+{ord(char):04X} at {position} is not allowed")
     return value
 

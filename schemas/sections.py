@@ -27,7 +27,10 @@ class KafkaSettings(_Section):
     group_id: str = "cliplake-arrivals"
     """Consumer group under which the arrivals job commits its offsets, for those who watch lag."""
     client: dict[str, str] = {"bootstrap.servers": "127.0.0.1:9092"}
-    """Options of every Kafka client here, by the Java client's names."""
+    """Options of every Kafka client here, by the Java client's names, TLS and SASL included.
+    Certificates are PEM files (``ssl.truststore.type: PEM``, ``ssl.truststore.location``; a
+    client's own with its key in one file as ``ssl.keystore.location``). ``sasl.jaas.config`` may
+    name PLAIN's and SCRAM's login modules, by their usual names; give it by a variable."""
 
     @property
     def bootstrap_servers(self) -> str:

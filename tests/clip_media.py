@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -121,9 +123,15 @@ def _times(path: Path, _modified: int) -> tuple[VideoInfo, list[int]]:
 class PoisonedSandbox(Sandbox):
     """A sandbox whose child dies for real when it is given one certain clip."""
 
-    def __init__(self, settings: DecodeSettings, poison_pts: int, once: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: DecodeSettings,
+        poison_pts: int,
+        once: Path | None = None,
+        way: Callable[[], object] = os.abort,
+    ) -> None:
         super().__init__(settings)
-        self._poison = (poison_pts, once)
+        self._poison = (poison_pts, once, way)
 
     def run(self, function: Any, /, *args: Any, **options: Any) -> Any:
         if function is clip_pass.decode_clips:
@@ -131,9 +139,31 @@ class PoisonedSandbox(Sandbox):
         return super().run(function, *args, **options)
 
 
+def segfault() -> None:
+    """What a decoder's own fault looks like."""
+    ctypes.string_at(0)
+
+
+def hang() -> None:
+    while True:
+        time.sleep(1)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def eat_memory() -> None:
+    held = []
+    while True:
+        held.append(bytearray(1 << 24))
+
+
 def decode_or_die(
     poison_pts: int,
     once: Path | None,
+    way: Callable[[], object],
     path: str,
     spans: tuple[ClipSpan, ...],
     plan: clip_pass.DecodePlan,
@@ -142,5 +172,5 @@ def decode_or_die(
     if any(span.start_pts == poison_pts for span in spans) and (once is None or once.exists()):
         if once is not None:
             once.unlink()
-        os.abort()
+        way()
     return clip_pass.decode_clips(path, spans, plan)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,17 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clip_media import PoisonedSandbox, all_frames, panning, span, texture
+from clip_media import (
+    PoisonedSandbox,
+    all_frames,
+    eat_memory,
+    hang,
+    panning,
+    segfault,
+    span,
+    spin,
+    texture,
+)
 from media import encode, write_video
 
 from processors.clip_decoder import ClipDecoder, work_seconds
@@ -155,14 +167,28 @@ def test_damaged_packets_cost_no_more_than_their_frames(
     assert decoded(third).decoded_frames == 20
 
 
-def test_a_clip_that_kills_the_decoder_costs_itself_only(video: Path) -> None:
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        (os.abort, MediaReason.DECODER_CRASHED),
+        (segfault, MediaReason.DECODER_CRASHED),
+        (hang, MediaReason.DECODER_TIMEOUT),
+        (spin, MediaReason.DECODER_TIMEOUT),
+        (eat_memory, MediaReason.OUT_OF_MEMORY),
+    ],
+)
+def test_a_clip_that_kills_the_decoder_costs_itself_only(
+    way: Callable[[], object], reason: MediaReason, video: Path
+) -> None:
     spans = [span(video, start, start + 10) for start in range(0, 100, 10)]
-    with PoisonedSandbox(DecodeSettings(), spans[3].start_pts) as sandbox:
+    # Long enough for the others on a busy machine; what hangs does so twice.
+    limits = DecodeSettings(memory_bytes=256 * 2**20, deadline_base_s=5)
+    with PoisonedSandbox(limits, spans[3].start_pts, way=way) as sandbox:
         results = ClipDecoder(sandbox, PLAN).decode(str(video), spans)
     for index, result in enumerate(results):
         if index == 3:
             assert isinstance(result, MediaError)
-            assert result.reason is MediaReason.DECODER_CRASHED
+            assert result.reason is reason
         else:
             assert decoded(result).frame_times_s[0] == pytest.approx(index * 0.4)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cliplake.clip_table import printable
-from cliplake.console import Bars, CommandError, Exit, err, out, plural
+from cliplake.console import Bars, CommandError, Exit, err, out, plural, print_json, printable
 from cliplake.context import context_of
 from cliplake.letters import TABLES, Filter, find_letters, message_of, parse_since
 from cliplake.plain import plain, plain_rows
@@ -81,8 +79,7 @@ def list_letters(
     found = find_letters(LakeSql(context_of(context).running_settings()), wanted, most)
     rows = found if most is None else found.slice(0, most)
     if as_json:
-        json.dump(plain_rows(rows), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        print_json(plain_rows(rows))
         return
     if rows.num_rows:
         out.print(_table(rows.to_pylist()))
@@ -103,8 +100,7 @@ def show_letter(
     for row in found:
         letter = {**row, "message": message_of(sql, row)}
         if as_json:
-            json.dump({name: plain(value) for name, value in letter.items()}, sys.stdout, indent=1)
-            sys.stdout.write("\n")
+            print_json({name: plain(value) for name, value in letter.items()})
             continue
         for name, value in letter.items():
             if value is not None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cliplake.clip_table import printable
-from cliplake.console import CommandError, Exit, err, out, plural, saying
+from cliplake.console import CommandError, Exit, err, out, plural, printable, saying
 from cliplake.context import context_of
 from schemas.problems import ConfigError
 from schemas.settings import Settings

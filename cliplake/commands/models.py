@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from cliplake.console import Bars, CommandError, err, out, plural
+from cliplake.console import Bars, CommandError, err, out, plural, print_json
 from cliplake.context import context_of, recipe_of
 from processors.errors import FetchError
 from schemas.recipe import Recipe
@@ -51,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
         rows = model_rows(chosen, settings.recipe_file, settings)
         if as_json:
-            _print_json(models_document(chosen, rows))
+            print_json(models_document(chosen, rows))
         elif rows:
             out.print(models_table(rows))
         else:
@@ -94,7 +92,7 @@ def register(app: typer.Typer) -> None:
 
         found = differences(chosen, settings)
         if as_json:
-            _print_json({"recipe": chosen.name, "differences": found})
+            print_json({"recipe": chosen.name, "differences": found})
         else:
             for name, lines in found.items():
                 out.print(Text(f"{name}: {'differs' if lines else 'as recorded'}"))
@@ -166,8 +164,3 @@ def _print_fetched(fetched: Fetched) -> None:
         markup=False,
         soft_wrap=True,
     )
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    json.dump(document, sys.stdout, ensure_ascii=False, indent=1)
-    sys.stdout.write("\n")

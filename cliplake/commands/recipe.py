@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from cliplake.console import out, plural
+from cliplake.console import out, plural, print_json
 from schemas.recipe import load_recipe
 
 
@@ -37,8 +35,7 @@ def register(app: typer.Typer) -> None:
         recipe = load_recipe(file)
         steps = steps_of(recipe)
         if as_json:
-            json.dump(plan_document(recipe, steps), sys.stdout, ensure_ascii=False, indent=1)
-            sys.stdout.write("\n")
+            print_json(plan_document(recipe, steps))
             return
         out.print(Text(f"recipe {recipe.name}, compat {recipe.compat}\n"))
         out.print(plan_table(steps))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cliplake.clip_table import printable
-from cliplake.console import CommandError, Exit, err, out
+from cliplake.console import CommandError, Exit, err, out, print_json, printable
 from cliplake.context import context_of
 from cliplake.plain import plain, plain_rows
 
@@ -46,8 +45,7 @@ def register(app: typer.Typer) -> None:
         found = LakeSql(context_of(context).running_settings()).query(statement, most)
         rows = found if most is None else found.slice(0, most)
         if as_json:
-            json.dump(plain_rows(rows), sys.stdout, ensure_ascii=False, indent=1)
-            sys.stdout.write("\n")
+            print_json(plain_rows(rows))
         elif as_csv:
             _write_csv(rows)
         else:
@@ -61,13 +59,16 @@ class _Usage(CommandError):
 
 
 def _write_csv(table: pa.Table) -> None:
+    """The values as they are; on a terminal as they can be shown."""
+    shown = printable if sys.stdout.isatty() else str
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(table.column_names)
+    writer.writerow(map(shown, table.column_names))
     for row in plain_rows(table):
-        writer.writerow(
+        cells = (
             json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v
             for v in row.values()
         )
+        writer.writerow(shown(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def _print_table(table: pa.Table) -> None:
@@ -86,12 +87,18 @@ def _print_table(table: pa.Table) -> None:
         for row in range(table.num_rows):
             out.rule(f"row {row + 1}", align="left", style="dim")
             for name, column in zip(table.column_names, texts, strict=True):
-                out.print(Text(f"{name:>26}  ", style="dim").append(column[row], style="default"))
+                out.print(
+                    Text(f"{printable(name):>26}  ", style="dim").append(
+                        column[row], style="default"
+                    )
+                )
         return
     shown = Table(show_edge=False, header_style="bold")
     for name, kind in zip(table.column_names, table.schema.types, strict=True):
         number = str(kind).startswith(("int", "uint", "double", "float", "decimal"))
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+        shown.add_column(
+            Text(printable(name)), justify="right" if number else "left", overflow="fold"
+        )
     for cells in zip(*texts, strict=True):
         shown.add_row(*(Text(cell) for cell in cells))
     out.print(shown)

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cliplake.console import Exit, err, out
+from cliplake.console import Exit, err, out, printable, printable_lines
 from cliplake.context import context_of
 from schemas.problems import ConfigError
 from schemas.settings import Settings
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         else:
             _print(found)
         for problem in found.silent:
-            err.print(f"[bold red]error[/]: {escape(problem)}", soft_wrap=True)
+            err.print(f"[bold red]error[/]: {escape(printable_lines(problem))}", soft_wrap=True)
         if found.accounts.problems:
             raise typer.Exit(Exit.FAILED)
         if found.silent:
@@ -131,7 +131,9 @@ def _print(found: _Found) -> None:
     for name, rows in accounts.rows.items():
         reasons = sorted(accounts.reasons.get(name, {}).items(), key=lambda item: -item[1])
         tables.add_row(
-            name, f"{rows:,}", ", ".join(f"{escape(reason)} {n:,}" for reason, n in reasons)
+            name,
+            f"{rows:,}",
+            ", ".join(f"{escape(printable(reason))} {n:,}" for reason, n in reasons),
         )
     out.print(tables)
     out.print()
@@ -139,7 +141,9 @@ def _print(found: _Found) -> None:
     behind = "unknown" if lag is None else f"{sum(lag.values()):,} messages behind"
     out.print(f"Kafka     {escape(found.settings.kafka.topic)}: {behind}")
     for job in found.jobs or []:
-        cause = f" ({escape(job.root_cause)})" if job.root_cause and not job.ready else ""
+        cause = (
+            f" ({escape(printable(job.root_cause))})" if job.root_cause and not job.ready else ""
+        )
         checkpoints = f"{job.checkpoints_completed:,} checkpoints, {job.restarts} restarts"
         out.print(f"Flink     {escape(job.name)}: {job.state}, {checkpoints}{cause}")
     if found.jobs and not any(job.alive for job in found.jobs):
@@ -158,4 +162,4 @@ def _print(found: _Found) -> None:
     balance = accounts.balance.value
     out.print(f"accounts  [{styles.get(balance, 'yellow')}]{balance}[/]")
     for problem in accounts.problems:
-        out.print(f"          [red]{escape(problem)}[/]")
+        out.print(f"          [red]{escape(printable_lines(problem))}[/]")

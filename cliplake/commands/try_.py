@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cliplake.console import Bars, out, plural, saying
+from cliplake.console import Bars, out, plural, print_json, saying
 from cliplake.context import context_of, recipe_of
 from cliplake.downloads import say_downloads
 
@@ -48,8 +46,7 @@ def register(app: typer.Typer) -> None:
             )
         if as_json:
             document = {"videos": [video.as_json() for video in tried]}
-            json.dump(document, sys.stdout, ensure_ascii=False, indent=1, allow_nan=False)
-            sys.stdout.write("\n")
+            print_json(document, allow_nan=False)
             return
         from cliplake.clip_table import clips_table, dead_letters_table
 

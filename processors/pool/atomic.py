@@ -57,7 +57,7 @@ def with_atomic_commits(catalog: Any) -> Any:
     This is the one place where pypaimon is made to behave otherwise than it comes. Its tables
     commit through the ``file_io`` of the catalog that they were got from.
     """
-    found = getattr(catalog, "file_io", None)
+    found: Any = getattr(catalog, "file_io", None)
     if type(found) is LocalFileIO:
         catalog.file_io = LinkingFileIO(found.path, found.properties)
     return catalog

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ def prepare_environment(settings: Settings) -> None:
     # own; whoever watches it starts it again. Ray's default is a minute.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     address = settings.pool.ray_address
+    if not address:
+        # Else whoever has an account on this machine could have the Ray of our own run anything.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if not address or address.startswith((f"{LOOPBACK}:", "localhost:")):
         # Otherwise Ray replaces 127.0.0.1 by the machine's address, and its processes, this one
         # included, listen on all of them. The name is Ray's; it holds for every system.
