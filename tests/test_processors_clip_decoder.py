@@ -181,8 +181,9 @@ def test_a_clip_that_kills_the_decoder_costs_itself_only(
     way: Callable[[], object], reason: MediaReason, video: Path
 ) -> None:
     spans = [span(video, start, start + 10) for start in range(0, 100, 10)]
-    # Long enough for the others on a busy machine; what hangs does so twice.
-    limits = DecodeSettings(memory_bytes=256 * 2**20, deadline_base_s=5)
+    # What hangs does so twice, and what does not has all the time that it is given otherwise.
+    deadline = {"deadline_base_s": 10.0} if reason is MediaReason.DECODER_TIMEOUT else {}
+    limits = DecodeSettings(memory_bytes=256 * 2**20, **deadline)
     with PoisonedSandbox(limits, spans[3].start_pts, way=way) as sandbox:
         results = ClipDecoder(sandbox, PLAN).decode(str(video), spans)
     for index, result in enumerate(results):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from processors.pool.errors import PoolUnavailable
 from schemas.settings import Settings
@@ -30,12 +33,21 @@ def prepare_environment(settings: Settings) -> None:
     if not address:
         # Else whoever has an account on this machine could have the Ray of our own run anything.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+            os.environ["RAY_AUTH_TOKEN_PATH"] = _new_token_file()
     if not address or address.startswith((f"{LOOPBACK}:", "localhost:")):
         # Otherwise Ray replaces 127.0.0.1 by the machine's address, and its processes, this one
         # included, listen on all of them. The name is Ray's; it holds for every system.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def _new_token_file() -> str:
+    """A file with a token, for this process's user alone; it goes when the process does."""
+    descriptor, name = tempfile.mkstemp(prefix="cliplake-ray-token-")
+    atexit.register(Path(name).unlink, missing_ok=True)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    return name
 
 
 @contextmanager
