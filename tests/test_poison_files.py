@@ -235,7 +235,7 @@ def _judge(pipeline: Pipeline, path: Path) -> MediaReason | None:
     assert problem is None or problem.reason in _BAD, problem
     for result in pipeline.enrich(*rows):
         assert result.failure is None or result.failure["reason"] in _BAD_CLIP, result.failure
-    return problem and problem.reason
+    return None if problem is None else problem.reason
 
 
 @pytest.mark.parametrize(
