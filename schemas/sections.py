@@ -209,7 +209,7 @@ class MaintenanceSettings(_Section):
     Flink's environment on the driver's machine does it (``flink.python``).
     """
 
-    every_commits: Annotated[int, Field(ge=0)] = 600
+    every_commits: Annotated[int, Field(ge=0)] = 300
     """The driver maintains its tables after so many commits; 0: only on `cliplake maintain`."""
     keep_snapshots_h: Annotated[float, Field(gt=0)] = 1.0
     """Hours that a snapshot stays readable after a newer one."""

@@ -1,7 +1,7 @@
 """Reads a backlog of ``clips`` in a process of its own.
 
-``python -m tests.pool_backlog_main SETTINGS`` prints as JSON how many clips there were, the snapshot that comes next, and by how many KiB the
-most memory ever in use grew over reading.
+``python -m tests.pool_backlog_main SETTINGS`` prints as JSON how many clips there
+were, the snapshot that comes next, and by how many KiB the most memory ever in use grew.
 """
 
 from __future__ import annotations
