@@ -115,8 +115,8 @@ def _details(step: Step) -> str:
     bounds = {
         name: value
         for name, value in gate.items()
-        if name in step.parameters
-        or not (value is None or isinstance(value, bool) or value in _NO_BOUND)
+        if value not in _NO_BOUND
+        and (name in step.parameters or not (value is None or isinstance(value, bool)))
     }
     lines = {
         "": step.operator,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from cliplake.clip_table import SCORES
 from processors.chain import ClipResult, EnrichmentChain, duration_rejected
@@ -20,6 +22,7 @@ from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
 from processors.split import clip_rows, split_video
 from schemas.ids import default_video_id, video_key
+from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
@@ -52,7 +55,8 @@ class TriedVideo:
     path: str
     """As it was given."""
     clips: list[dict[str, Any]] = field(default_factory=list)
-    """Rows of ``enriched_clips`` without ``enrich_seq``; ``error`` beside them."""
+    """Rows of ``enriched_clips`` without ``enrich_seq``; beside them, of a clip that failed,
+    ``failed_stage`` and ``error``."""
     dead_letter: dict[str, Any] | None = None
     """``stage``, ``reason`` and ``error``."""
 
@@ -61,7 +65,7 @@ class TriedVideo:
         return {
             "path": self.path,
             "clips": [
-                {name: _plain(clip.get(name)) for name in (*_CLIP_FIELDS, "error")}
+                {name: _plain(clip.get(name)) for name in (*_CLIP_FIELDS, "failed_stage", "error")}
                 for clip in self.clips
             ],
             "dead_letter": self.dead_letter,
@@ -80,7 +84,7 @@ def try_files(
     The only folders that may be read are those in which the files are. Raises
     `StageStartError` if a stage of the recipe cannot start; then no file was touched.
     """
-    files = [Path(path).expanduser().resolve() for path in paths]
+    files = [_file_of(path) for path in paths]
     fetch = settings.fetch.model_copy(
         update={
             "file_roots": tuple(sorted({str(file.parent) for file in files})),
@@ -101,6 +105,13 @@ def try_files(
     return tried
 
 
+def _file_of(path: str) -> Path:
+    """A path, or a `file:` URI as `submit` takes it."""
+    if path.startswith("file:"):
+        path = url2pathname(urlsplit(path).path)
+    return Path(path).expanduser().resolve()
+
+
 def _try_file(
     path: str,
     file: Path,
@@ -110,6 +121,10 @@ def _try_file(
     sandbox: Sandbox,
 ) -> TriedVideo:
     try:
+        if not file.parent.is_dir():
+            raise MediaError(
+                MediaReason.NOT_FOUND, f"there is no folder {file.parent}", stage="fetch"
+            )
         rows = _split(file, recipe, settings, sandbox)
     except MediaError as error:
         letter = {"stage": error.stage, "reason": error.reason.value, "error": error.error}
@@ -145,7 +160,11 @@ def _split(
 
 def _clip(result: ClipResult) -> dict[str, Any]:
     failure: Mapping[str, Any] = result.failure or {}
-    return {**result.enriched, "error": failure.get("error")}
+    return {
+        **result.enriched,
+        "failed_stage": failure.get("stage"),
+        "error": failure.get("error"),
+    }
 
 
 def _plain(value: Any) -> Any:

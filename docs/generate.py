@@ -142,6 +142,9 @@ def _docs(file: str | None) -> dict[str, str]:
 
 def _type(annotation: ast.expr) -> str:
     """A field's type in words that a reader of a YAML file knows."""
+    if isinstance(annotation, ast.BinOp):
+        # The docstring says what null means.
+        return f"{_type(annotation.left)} or null"
     text = ast.unparse(annotation)
     if isinstance(annotation, ast.Subscript) and text.startswith("Annotated["):
         text = ast.unparse(annotation.slice.elts[0])  # type: ignore[attr-defined]

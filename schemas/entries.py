@@ -51,6 +51,11 @@ class Entries:
         if name in OPERATORS:
             return self._built_in(OPERATORS[name], parameters, where)
         signature = signatures().operators.get(name)
+        if signature is None and ".py" in name:
+            raise ConfigError(
+                f"{where}: {name!r} names no class; write a stage of your own as "
+                f"{name.partition('.py')[0]}.py:ClassName"
+            )
         if signature is None:
             known = [*OPERATORS, *signatures().operators]
             raise ConfigError(

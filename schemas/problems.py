@@ -49,12 +49,21 @@ def read_yaml(text: str, where: str) -> Any:
         # The loader is a SafeLoader: it makes plain values only.
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {error}") from None
+        raise ConfigError(f"{where}: not YAML: {_yaml_problem(error)}") from None
     except RecursionError:
         raise ConfigError(f"{where}: not YAML that can be read: nested too deeply") from None
     except ValueError as error:
         # Dates that there are none of, and numbers of thousands of digits.
         raise ConfigError(f"{where}: not YAML that can be read: {error}") from None
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """In one line: what is wrong, and in which line and column of the text."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    words = " ".join(filter(None, (getattr(error, "context", ""), getattr(error, "problem", ""))))
+    return f"{words} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -79,7 +88,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Confi
             got = problem.get("input")
             hidden = isinstance(got, dict | list) or got is None or _SECRET.search(place)
             shown = "" if hidden else f" (got {got!r})"
-            lines.append(f"{where}: {place}: {problem['msg']}{shown}")
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(": ".join(filter(None, (where, place, f"{text}{shown}"))))
     return ConfigError("\n".join(lines))
 
 

@@ -153,9 +153,23 @@ def test_a_table_shows_clips_and_dead_letters(samples: Path) -> None:
         assert shown in done.stdout
 
 
+def test_clips_that_fail_are_dead_letters_with_their_error(samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(STAGE.replace("/ 2", "/ 0"))
+    (tmp_path / "r.yaml").write_text("process: [video_split_by_scene_mapper, stage.py:Halves]\n")
+    file = (REAL_SAMPLES / "carphone_pristine.mp4").as_uri()
+    table = cliplake("try", "--recipe", "r.yaml", file, cwd=tmp_path)
+    assert table.returncode == 1
+    assert "1 dead letter;" in table.stdout
+    assert "ZeroDivisionError" in table.stdout
+    read = cliplake("try", "--recipe", "r.yaml", "--json", file, "gone/x.mp4", cwd=tmp_path)
+    first, second = json.loads(read.stdout)["videos"]
+    assert first["clips"][0]["failed_stage"] == "halves"
+    assert second["dead_letter"]["reason"] == "not_found"
+
+
 def test_a_folder_is_a_dead_letter_too(samples: Path) -> None:
     done = cliplake("try", "--json", str(samples), cwd=samples)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["videos"][0]["dead_letter"]["reason"] == "not_found"
 
 

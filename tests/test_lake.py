@@ -50,7 +50,8 @@ def test_a_table_may_have_somebodys_own_column(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(LakeNotReady, match=r"cliplake\.clips is not there; `cliplake up`"):
+    where = r"cliplake\.clips is not in the lake at .*`cliplake up`"
+    with pytest.raises(LakeNotReady, match=where):
         Lake(pool_lake.settings(tmp_path)).read("clips")
 
 

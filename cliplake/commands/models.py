@@ -76,6 +76,8 @@ def register(app: typer.Typer) -> None:
                 failed.append(f"{need.name}: {error}")
         if has_built_in(chosen) and (problem := built_in_problem(settings)):
             failed.append(problem)
+        if not (needs or failed):
+            err.print(f"recipe {chosen.name} needs no model of a hub", markup=False)
         if failed:
             raise CommandError("\n".join(failed))
 
@@ -83,7 +85,8 @@ def register(app: typer.Typer) -> None:
     def verify(
         context: typer.Context, recipe: _RecipeFile = None, as_json: _AsJson = False
     ) -> None:
-        """Compare the hashes of all files with those that were recorded; exit code 1 if any differ.
+        """Compare the hashes of all files with those that were recorded; exit code 1 if any differ,
+        or if a model is not here.
 
         No hub is asked.
         """
@@ -95,7 +98,7 @@ def register(app: typer.Typer) -> None:
             print_json({"recipe": chosen.name, "differences": found})
         else:
             for name, lines in found.items():
-                out.print(Text(f"{name}: {'differs' if lines else 'as recorded'}"))
+                out.print(Text(f"{name}: {'not as recorded' if lines else 'as recorded'}"))
         wrong = [f"{name}: {line}" for name, lines in found.items() for line in lines]
         if wrong:
             raise CommandError("\n".join(wrong))

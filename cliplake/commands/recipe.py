@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         rejected = (
             "scored by every stage all the same"
             if recipe.score_rejected
-            else "not scored by those that follow"
+            else "not scored by those that follow (motion and quality come with decoding)"
         )
         out.print(f"\nGates judge in this order; a clip that one of them rejects is {rejected}.")
         prints = ", ".join(f"{name} {value}" for name, value in fingerprints(recipe).items())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cliplake.console import Bars, out, plural, print_json, saying
+from cliplake.console import Bars, Exit, out, plural, print_json, saying
 from cliplake.context import context_of, recipe_of
 from cliplake.downloads import say_downloads
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         """Run a recipe on local files, here and now, and print what would be written.
 
         No broker, Flink, Ray or lake is needed. Every scene of a file is listed, or the dead
-        letter that it would become.
+        letter that it would become. Exit code 1 if there are dead letters alone.
         """
         settings = context_of(context).settings()
         if recipe is not None:
@@ -44,24 +44,42 @@ def register(app: typer.Typer) -> None:
             tried = try_files(
                 files, chosen, settings, Path(scratch), lambda done: bars.update({"files": done})
             )
-        if as_json:
-            document = {"videos": [video.as_json() for video in tried]}
-            print_json(document, allow_nan=False)
-            return
-        from cliplake.clip_table import clips_table, dead_letters_table
-
         clips = [{**clip, "name": Path(v.path).name} for v in tried for clip in v.clips]
         letters = [
             {**video.dead_letter, "name": video.path}
             for video in tried
             if video.dead_letter is not None
         ]
-        if clips:
-            out.print(clips_table(clips, out.width))
-        if letters:
-            out.print(dead_letters_table(letters, title="\nDead letters" if clips else None))
-        kept = sum(clip["kept"] for clip in clips)
-        out.print(
-            f"\n{plural(len(files), 'file')}: {plural(len(clips), 'clip')}, {kept} kept; "
-            f"{plural(len(letters), 'dead letter')}; recipe {chosen.name}; nothing was written"
-        )
+        failed = [clip for clip in clips if clip["status"] == "failed"]
+        letters += [
+            {
+                "name": f"{clip['name']} {clip['start_s']:.2f} - {clip['end_s']:.2f}",
+                "stage": clip["failed_stage"],
+                "reason": clip["reject_reason"],
+                "error": clip["error"],
+            }
+            for clip in failed
+        ]
+        if as_json:
+            document = {"videos": [video.as_json() for video in tried]}
+            print_json(document, allow_nan=False)
+        else:
+            _print(clips, letters, len(files), chosen.name)
+        if len(failed) == len(clips):
+            raise typer.Exit(Exit.FAILED)
+
+
+def _print(
+    clips: list[dict[str, Any]], letters: list[dict[str, Any]], files: int, recipe: str
+) -> None:
+    from cliplake.clip_table import clips_table, dead_letters_table
+
+    if clips:
+        out.print(clips_table(clips, out.width))
+    if letters:
+        out.print(dead_letters_table(letters, title="\nDead letters" if clips else None))
+    kept = sum(clip["kept"] for clip in clips)
+    out.print(
+        f"\n{plural(files, 'file')}: {plural(len(clips), 'clip')}, {kept} kept; "
+        f"{plural(len(letters), 'dead letter')}; recipe {recipe}; nothing was written"
+    )

@@ -95,7 +95,9 @@ class Lake:
                 self._tables[name] = self.catalog.get_table(self._identifier(name))
             except (TableNotExistException, DatabaseNotExistException):
                 raise LakeNotReady(
-                    f"table {self.database}.{name} is not there; `cliplake up` makes it"
+                    f"table {self.database}.{name} is not in the lake at "
+                    f"{self.options['warehouse']}; `cliplake up` makes it, or name another lake "
+                    "in the settings (catalog.options, local.state_dir)"
                 ) from None
         return self._tables[name]
 
