@@ -18,6 +18,8 @@ from schemas.settings import CHECKOUT, Settings, load_settings
 
 # Read when the hub's client is imported: no test reaches for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Read when Ray is imported, which collecting the tests does.
+prepare_environment(Settings())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,9 +69,7 @@ def failpoint_folder(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of one Ray for all tests of the pool alone, as the driver itself starts one."""
-    own = Settings(pool={"min_actors": 2})
-    prepare_environment(own)
-    with ray_session(own):
+    with ray_session(Settings(pool={"min_actors": 2})):
         import ray
 
         yield ray.get_runtime_context().gcs_address

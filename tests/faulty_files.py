@@ -87,15 +87,27 @@ def faulty(faults: Faults) -> Iterator[None]:
         buffered = io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, **options)
 
-    real = Path.rename
+    real_rename, real_link, real_text = Path.rename, os.link, Path.write_text
 
     def rename(path: Path, target: Any) -> Path:
         faults.pass_("rename", str(target))
-        moved = real(path, target)
+        moved = real_rename(path, target)
         faults.renamed(str(target))
         return moved
+
+    def link(path: Any, target: Any) -> None:
+        """What stands for the rename of a snapshot here (`processors.pool.atomic`)."""
+        faults.pass_("rename", str(target))
+        real_link(path, target)
+        faults.renamed(str(target))
+
+    def write_text(path: Path, text: str, **options: Any) -> int:
+        faults.pass_("write", str(path))
+        return real_text(path, text, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_file_io, "open", open_, raising=False)
         patch.setattr(Path, "rename", rename)
+        patch.setattr(Path, "write_text", write_text)
+        patch.setattr(os, "link", link)
         yield

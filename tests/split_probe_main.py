@@ -22,7 +22,7 @@ from schemas.sections import DecodeSettings, FetchSettings
 def main() -> None:
     split_operators.PATIENCE_S = float(sys.argv[4])
     operator = ProbeVideo(
-        FetchSettings.model_validate_json(sys.argv[1]), DecodeSettings(), sys.argv[2], ""
+        FetchSettings.model_validate_json(sys.argv[1]), DecodeSettings(), sys.argv[2], None
     )
     operator.open(cast("Any", None))
     values = {"video_key": "key", "uri": sys.argv[3], "kafka_timestamp": ""}
