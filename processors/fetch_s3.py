@@ -108,7 +108,8 @@ class S3Reader:
                 import boto3
                 from botocore.config import Config
 
-                self._client = boto3.client(
+                # A session of its own: boto3's default one keeps the process's first credentials.
+                self._client = boto3.Session().client(
                     "s3",
                     endpoint_url=self._settings.s3_endpoint or None,
                     config=Config(
