@@ -172,6 +172,11 @@ class Chaos:
 
     # Faults
 
+    def pid(self, part: str) -> int:
+        """The part's main process, once it is there: an earlier fault may have just ended it."""
+        self.watch(lambda: self.stack.is_serving() and part in self.stack.pids())
+        return self.stack.pids()[part]
+
     def processes(self, part: str, *words: str) -> list[psutil.Process]:
         """Living processes of a part whose command line has one of the words, or all of them."""
         mark = StateFolder(self.settings.state_dir).mark().of_part(part)
@@ -195,7 +200,7 @@ def both_jobs_run(settings: Settings) -> bool:
 
 def kill_part(part: str) -> Fault:
     """SIGKILL to the part's main process."""
-    return lambda chaos: os.kill(chaos.stack.pids()[part], signal.SIGKILL)
+    return lambda chaos: os.kill(chaos.pid(part), signal.SIGKILL)
 
 
 def kill_one_of(part: str, *words: str) -> Fault:
@@ -226,7 +231,7 @@ def kill_at_checkpoint(when: str) -> Fault:
             if (when == "before" and under_way) or (when == "after" and completed > seen):
                 break
             time.sleep(0.01)
-        os.kill(chaos.stack.pids()["taskmanager"], signal.SIGKILL)
+        os.kill(chaos.pid("taskmanager"), signal.SIGKILL)
 
     return inject
 
@@ -240,7 +245,7 @@ def freeze_driver(seconds: float) -> Fault:
     """SIGSTOP to the pool's driver for a while; a second one that starts meanwhile is refused."""
 
     def inject(chaos: Chaos) -> None:
-        pid = chaos.stack.pids()["pool"]
+        pid = chaos.pid("pool")
         os.kill(pid, signal.SIGSTOP)
         try:
             until = time.monotonic() + seconds
@@ -264,7 +269,7 @@ def _second_driver(settings: Settings) -> int:
 
 def terminate_driver(chaos: Chaos) -> None:
     """SIGTERM to the pool's driver under load: it drains and is gone within 30 s."""
-    driver = psutil.Process(chaos.stack.pids()["pool"])
+    driver = psutil.Process(chaos.pid("pool"))
     driver.terminate()
     chaos.watch(lambda: not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE, 30)
 
