@@ -109,6 +109,13 @@ def print_json(document: Any, **options: Any) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def agreed(question: str, to_what: str) -> bool:
+    """Whether the person says yes; `ConfigError` where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise ConfigError(f"nobody can be asked here: say --yes to {to_what}")
+    return typer.confirm(question, err=True)
+
+
 class Commands(TyperGroup):
     """A group of commands whose errors become a line on stderr and an exit code."""
 

@@ -39,6 +39,14 @@ class TcpProxy:
         self._serving = threading.Thread(target=self._serve, daemon=True)
         self._serving.start()
 
+    def reset(self) -> None:
+        """End each connection from now on, also those that there are."""
+        self.mode = "reset"
+
+    def silence(self) -> None:
+        """Keep connections, and let nothing through."""
+        self.mode = "silent"
+
     def refuse(self) -> None:
         """Listen no more: who connects is refused."""
         self._stopping.set()

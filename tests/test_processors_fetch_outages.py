@@ -100,24 +100,12 @@ def _fetched_in_the_end(fetcher: Fetcher, uri: str) -> int:
     raise AssertionError("a store that is back is not found so")
 
 
-def _reset(proxy: TcpProxy) -> None:
-    proxy.mode = "reset"
-
-
-def _silence(proxy: TcpProxy) -> None:
-    proxy.mode = "silent"
-
-
-def _refuse(proxy: TcpProxy) -> None:
-    proxy.refuse()
-
-
 def _crawl(proxy: TcpProxy) -> None:
     proxy.bytes_per_s = 1000
 
 
 @KINDS
-@pytest.mark.parametrize("breaks", [_reset, _silence, _refuse, _crawl])
+@pytest.mark.parametrize("breaks", [TcpProxy.reset, TcpProxy.silence, TcpProxy.refuse, _crawl])
 def test_a_store_that_is_out_is_waited_for_and_then_used(
     kind: str, breaks: Callable[[TcpProxy], None], tmp_path: Path, proxy: TcpProxy
 ) -> None:

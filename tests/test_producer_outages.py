@@ -90,23 +90,11 @@ def _arrived(settings: Settings, direct: int) -> list[str]:
         consumer.close(autocommit=False)
 
 
-def _reset(proxy: TcpProxy) -> None:
-    proxy.mode = "reset"
-
-
-def _silence(proxy: TcpProxy) -> None:
-    proxy.mode = "silent"
-
-
-def _refuse(proxy: TcpProxy) -> None:
-    proxy.refuse()
-
-
 def _crawl(proxy: TcpProxy) -> None:
     proxy.bytes_per_s = 200
 
 
-@pytest.mark.parametrize("breaks", [_reset, _silence, _refuse, _crawl])
+@pytest.mark.parametrize("breaks", [TcpProxy.reset, TcpProxy.silence, TcpProxy.refuse, _crawl])
 def test_what_is_sent_while_the_network_fails_for_a_while_arrives_once_and_in_order(
     breaks: Callable[[TcpProxy], None], settings: Settings, proxy: TcpProxy
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,7 +11,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cliplake.console import Bars, CommandError, Exit, err, out, plural, print_json, printable
+from cliplake.console import (
+    Bars,
+    CommandError,
+    Exit,
+    agreed,
+    err,
+    out,
+    plural,
+    print_json,
+    printable,
+)
 from cliplake.context import context_of
 from cliplake.letters import TABLES, Filter, find_letters, message_of, parse_since
 from cliplake.plain import plain, plain_rows
@@ -141,7 +150,7 @@ def replay_letters(
     _print_plan(plan)
     if not plan.messages:
         return
-    if not yes and not _agreed():
+    if not yes and not agreed("send?", "send them"):
         err.print("nothing was sent")
         return
     _send(settings, sql, plan)
@@ -201,12 +210,6 @@ def _print_plan(plan: Plan) -> None:
     for why, count in plan.left_out.items():
         text = f"{plural(count, 'letter')} left out: {escape(printable(why))}"
         out.print(text, style="yellow", soft_wrap=True)
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        raise ConfigError("nobody can be asked here: say --yes to send them")
-    return typer.confirm("send?", err=True)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from cliplake.console import CommandError, Exit, err, out, plural, printable, saying
+from cliplake.console import CommandError, Exit, agreed, err, out, plural, printable, saying
 from cliplake.context import context_of
-from schemas.problems import ConfigError
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,12 +45,9 @@ def register(app: typer.Typer) -> None:
         if not found.video_keys:
             raise CommandError(f"no video has the id {printable(video_id)}")
         _print_found(found)
-        if not yes:
-            if not sys.stdin.isatty():
-                raise ConfigError("nobody can be asked here: say --yes to remove them")
-            if not typer.confirm("remove?", err=True):
-                err.print("nothing was removed")
-                return
+        if not yes and not agreed("remove?", "remove them"):
+            err.print("nothing was removed")
+            return
         with saying("writing the tables anew"):
             found = forget_video(settings, video_id)
         _print_out_of_reach(found)
