@@ -33,7 +33,7 @@ from ingest.client import jobs
 from ingest.kafka_client import client_options
 from processors.failpoints import VARIABLE, arm, disarm, hits
 from processors.pool.errors import AlreadyRunning
-from schemas.problems import ConfigError
+from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
 from tests.conftest import failpoint_folder, stack_settings
 from tests.ledger.audit import Reference, Verdict, audit, reference_of
@@ -82,6 +82,7 @@ class Chaos:
 
     def send(self, references: int) -> None:
         """Send a part of the order, and wait until the broker has it."""
+        self.watch(self.stack.is_serving)
         self._orders += 1
         part = new_order(1000 * self.seed + self._orders, references, self.media)
         options = client_options(self.settings.kafka, "producer")
@@ -153,7 +154,10 @@ class Chaos:
         """Whether everything that was sent is accounted for, and every part serves again."""
         if not (self.stack.is_serving() and both_jobs_run(self.settings)):
             return False
-        accounts = read_accounts(self.settings)
+        try:
+            accounts = read_accounts(self.settings)
+        except Unreachable:  # the broker died, and the stack has not noticed yet
+            return False
         return accounts.balanced or bool(accounts.problems)
 
     def _settled(self, fault: str, references: int) -> Round:
