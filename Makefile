@@ -41,7 +41,7 @@ test-all: setup setup-models setup-datajuicer $(STAMPS)/dev ## further: the test
 	@$(BIN)/python -m pytest $(PYTEST)
 
 chaos: setup $(STAMPS)/dev ## hours of kills at every failpoint and of every process; CHAOS='--minutes 30'
-	@$(BIN)/python -m tests.ledger.chaos $(CHAOS)
+	@$(BIN)/python -m tests.ledger.matrix $(CHAOS)
 
 lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -6,6 +6,7 @@ What is heavy (Ray, Paimon, OpenCV) is imported by the command that needs it, so
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,12 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cliplake {version('cliplake')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -58,6 +65,10 @@ def options(
     ] = None,
     settings_json: Annotated[Path | None, typer.Option("--settings-json", hidden=True)] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
 ) -> None:
     """Options that stand before the command."""
     context.obj = Context(settings_file=settings, settings_json=settings_json, debug=debug)

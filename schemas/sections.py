@@ -269,3 +269,5 @@ class LocalSettings(_Section):
     """Port between JobManager and TaskManager."""
     max_restarts: Annotated[int, Field(ge=0)] = 5
     """Restarts of one process within ten minutes before ``up`` gives up on it."""
+    max_restart_delay_s: Seconds = 30.0
+    """Pauses before restarts grow from half a second to this."""

@@ -55,8 +55,13 @@ def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
 
 def stack_settings(folder: Path) -> Settings:
     """Settings of a stack of which parts are killed again and again: two TaskManagers."""
-    flink = {"task_managers": 2, "task_slots": 3}
-    return local_settings(folder, flink=flink, local={"max_restarts": 1000})
+    return local_settings(
+        folder,
+        flink={"task_managers": 2, "task_slots": 3},
+        local={"max_restarts": 1000, "max_restart_delay_s": 2.0},
+        # A clip meets many faults, and none of them is its own.
+        pool={"attempts": 100},
+    )
 
 
 def failpoint_folder(folder: Path) -> Path:
@@ -76,7 +81,13 @@ def ray_address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def told() -> list[str]:
+    """What the session's stack says of its parts."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterator[Stack]:
     """Broker, Flink with two TaskManagers and both jobs, Ray and the pool, started once for all
     tests that ask for it.
 
@@ -86,7 +97,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(failpoint_folder(folder)))
-        with Stack(stack_settings(folder)) as running:
+        with Stack(stack_settings(folder), log=told.append) as running:
             yield running
     left = find(StateFolder(running.settings.state_dir).mark())
     assert left == [], f"left behind: {left}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ def test_help_names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
     for command in COMMANDS:
         assert f" {command} " in shown
     assert "Exit codes" in shown
+
+
+def test_the_version_is_shown(tmp_path: Path) -> None:
+    shown = cliplake("--version", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (0, f"cliplake {version('cliplake')}\n")
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from deploy.local.stack import Stack
 from tests.ledger.audit import audit
-from tests.ledger.chaos import FAILPOINT_ROUNDS, KILLS, Chaos, freeze_driver
+from tests.ledger.chaos import Chaos
+from tests.ledger.faults import KILLS, STORM, freeze_driver
 from tests.ledger.order import BROKEN_FILES, VIDEOS, new_order
 from tests.ledger.read import by_flink, by_pypaimon
 
@@ -32,9 +33,9 @@ def test_an_order_is_the_same_for_the_same_seed_and_holds_all_kinds(tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def chaos(stack: Stack) -> Chaos:
+def chaos(stack: Stack, told: list[str]) -> Chaos:
     """Sent to and undisturbed so far; what comes later is compared with it."""
-    chaos = Chaos(stack, stack.settings.state_dir.parent, random.randrange(100_000))
+    chaos = Chaos(stack, told, stack.settings.state_dir.parent, random.randrange(100_000))
     print(f"seed {chaos.seed}")
     first = chaos.undisturbed(20)
     assert first.verdict.clean, str(first.verdict)
@@ -43,9 +44,8 @@ def chaos(stack: Stack) -> Chaos:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("points", FAILPOINT_ROUNDS, ids=" + ".join)
-def test_killed_at_every_failpoint(chaos: Chaos, points: tuple[str, ...]) -> None:
-    done = chaos.failpoint(*points, references=REFERENCES)
+def test_killed_at_every_failpoint(chaos: Chaos) -> None:
+    done = chaos.storm(*STORM, references=REFERENCES)
     assert done.verdict.clean, str(done.verdict)
 
 

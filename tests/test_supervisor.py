@@ -14,6 +14,7 @@ from deploy.local.errors import StackError
 from deploy.local.marked import Mark, find, sweep
 from deploy.local.parts import Part
 from deploy.local.supervisor import Restarts, Supervisor
+from schemas.sections import LocalSettings
 from tests.conftest import wait_until
 
 
@@ -31,7 +32,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def supervisor(mark: Mark, told: list[str]) -> Iterator[Supervisor]:
-    supervisor = Supervisor(mark, max_restarts=2, log=told.append)
+    supervisor = Supervisor(mark, LocalSettings(max_restarts=2), log=told.append)
     yield supervisor
     supervisor.stop(grace_s=0.0)
 
@@ -150,7 +151,7 @@ def test_a_command_that_is_not_there_is_told(supervisor: Supervisor, tmp_path: P
 
 
 def test_delays_grow_to_a_bound_and_old_restarts_are_forgotten() -> None:
-    restarts = Restarts(most=8)
+    restarts = Restarts(LocalSettings(max_restarts=8))
     delays = [restarts.next_delay(now) for now in range(8)]
     assert delays == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert restarts.next_delay(9.0) is None

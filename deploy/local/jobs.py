@@ -44,7 +44,7 @@ class JobKeeper:
         self._mark = mark.of_part("submit")
         self._output = settings.state_dir / "logs" / "submit.log"
         self._executor = executor
-        self._restarts = Restarts(settings.local.max_restarts)
+        self._restarts = Restarts(settings.local)
         self._log = log
         self._submission: ChildProcess | None = None
         self._check: Future[list[JobStatus]] | None = None
@@ -113,7 +113,7 @@ class JobKeeper:
     def _try_again(self, what: str, why: str) -> None:
         delay = self._restarts.next_delay(time.monotonic())
         if delay is None:
-            most = self._settings.local.max_restarts
+            most = self._restarts.most
             raise StackError(f"{what}, after {most} restarts within ten minutes: {why}")
         self._log(f"{what} ({why}); submitting again in {delay:.1f} s")
         self._next_at = time.monotonic() + delay

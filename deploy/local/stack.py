@@ -93,9 +93,7 @@ class Stack:
             settings_file = self._state.publish(resolved.settings, resolved.ports)
             self._sweep_after_us(self._mark)
             self._executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="stack")
-            self._supervisor = Supervisor(
-                self._mark, max_restarts=self.settings.local.max_restarts, log=self._log
-            )
+            self._supervisor = Supervisor(self._mark, self.settings.local, log=self._log)
             self._jobs = JobKeeper(
                 self.settings,
                 settings_file,

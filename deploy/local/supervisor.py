@@ -15,27 +15,30 @@ from deploy.local.errors import StackError
 from deploy.local.marked import Mark, sweep
 from deploy.local.parts import Part
 from deploy.local.processes import ChildProcess, exit_words, last_lines
+from schemas.sections import LocalSettings
 
 WINDOW_S = 600.0
 """Restarts are counted over the last ten minutes."""
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+FIRST_DELAY_S = 0.5
 
 
 class Restarts:
     """How often something was restarted lately, and how long to wait before the next time."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, settings: LocalSettings) -> None:
+        self.most = settings.max_restarts
+        self._longest_s = settings.max_restart_delay_s
         self._times: deque[float] = deque()
 
     def next_delay(self, now: float) -> float | None:
-        """Seconds to wait (0.5, 1, 2 … 30), or None when the bound is reached."""
+        """Seconds to wait (0.5, 1, 2 …), or None when the bound is reached."""
         while self._times and now - self._times[0] > WINDOW_S:
             self._times.popleft()
-        if len(self._times) >= self._most:
+        if len(self._times) >= self.most:
             return None
         self._times.append(now)
-        return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (len(self._times) - 1))
+        doubled = FIRST_DELAY_S * 2.0 ** min(len(self._times) - 1, 32)
+        return min(self._longest_s, doubled)
 
 
 @dataclass
@@ -55,15 +58,15 @@ class Supervisor:
     ``log`` takes one line for a person at each event worth telling.
     """
 
-    def __init__(self, mark: Mark, *, max_restarts: int, log: Callable[[str], None]) -> None:
+    def __init__(self, mark: Mark, settings: LocalSettings, *, log: Callable[[str], None]) -> None:
         self._mark = mark
-        self._max_restarts = max_restarts
+        self._settings = settings
         self._log = log
         self._watched: dict[str, _Watched] = {}
 
     def add(self, part: Part) -> None:
         """Take a part over; the next `tick` starts it once what it needs is ready."""
-        self._watched[part.name] = _Watched(part, Restarts(self._max_restarts))
+        self._watched[part.name] = _Watched(part, Restarts(self._settings))
 
     def is_ready(self, *names: str) -> bool:
         """Whether all these parts (those that are ours) serve; without names, all there are."""
@@ -128,7 +131,7 @@ class Supervisor:
         sweep(self._mark.of_part(part.name))  # its orphans hold slots, files and memory
         delay = None if final else watched.restarts.next_delay(time.monotonic())
         if delay is None:
-            tries = "" if final else f", after {self._max_restarts} restarts within ten minutes"
+            tries = "" if final else f", after {watched.restarts.most} restarts within ten minutes"
             raise StackError(
                 f"{part.name} ended ({how}){tries}; its log {part.log} ends with:\n"
                 + last_lines(part.log)
