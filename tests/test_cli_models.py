@@ -287,6 +287,18 @@ class Malicious:
         return os.system, (f"touch {self.mark}",)
 
 
+def test_a_hub_that_does_not_answer_is_named(machine: Machine) -> None:
+    done = cliplake(
+        *("models", "fetch", str(machine.recipe)),
+        cwd=machine.folder,
+        **{**machine.variables(None), "HF_HUB_OFFLINE": "0"},
+    )
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9 does not answer (" in done.stderr
+    assert "HF_ENDPOINT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_pickle_that_would_run_something_is_refused(repository: Path, machine: Machine) -> None:
     folder = as_pickle(repository, machine.folder / "pickle")
     mark = machine.folder / "it ran".replace(" ", "-")

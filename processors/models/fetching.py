@@ -205,4 +205,10 @@ def _errors(folder: Path) -> Iterator[None]:
             raise FetchError(
                 f"the disk of {folder} is full; make room, or set HF_HOME to a larger one"
             ) from None
+        if hub.did_not_answer(error):
+            raise FetchError(
+                f"{huggingface_hub.constants.ENDPOINT} does not answer ({in_one_line(error)}); "
+                "see whether HF_ENDPOINT and the proxy are right, or copy the folder HF_HOME of a "
+                "machine that has fetched it"
+            ) from None
         raise FetchError(in_one_line(error)) from None

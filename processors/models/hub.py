@@ -16,7 +16,12 @@ from typing import Any
 
 import huggingface_hub
 from filelock import FileLock, Timeout
-from huggingface_hub.errors import HFValidationError, HTTPError, IncompleteSnapshotError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    IncompleteSnapshotError,
+)
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
 
 from processors.models.layout import CONFIGURATION, needed_of
@@ -51,6 +56,11 @@ class Listing:
             sha256=large,
             licence=_licence(info.card_data.to_dict() if info.card_data else {}),
         )
+
+
+def did_not_answer(error: Exception) -> bool:
+    """Whether an error of the client says that it reached no hub."""
+    return isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError)
 
 
 def is_repository(name: str) -> bool:
