@@ -23,8 +23,14 @@ prepare_environment(Settings())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the whole stack come last: while it is up it takes CPU from all others."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+    """Tests of the whole stack come last, since it takes CPU from all others while it is up; and
+    those that kill its parts after those that look at how they were started."""
+
+    def turn(item: pytest.Item) -> tuple[bool, bool]:
+        fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+        return item.get_closest_marker("e2e") is not None, "chaos" in fixtures
+
+    items.sort(key=turn)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
