@@ -77,8 +77,10 @@ def send_replay(
         wanted = {name: plan.messages[name] for name in names[start : start + _AT_A_TIME]}
         for name, payload in _payloads(sql, wanted):
             producer.send_again(payload, Replay(replay_id, name, frozenset(wanted[name])))
-        producer.flush()
-        progress(producer.sent)
+        try:
+            producer.flush()
+        finally:
+            progress(producer.sent)
 
 
 def _best(messages: list[MessageName], letter: MessageName) -> MessageName | None:

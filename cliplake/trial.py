@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 
 from cliplake.clip_table import SCORES
 from processors.chain import ClipResult, EnrichmentChain, duration_rejected
-from processors.errors import MediaError
+from processors.errors import DependencyFault, MediaError
 from processors.fetch import Fetcher
 from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
@@ -126,14 +126,29 @@ def _try_file(
                 MediaReason.NOT_FOUND, f"there is no folder {file.parent}", stage="fetch"
             )
         rows = _split(file, recipe, settings, sandbox)
-    except MediaError as error:
-        letter = {"stage": error.stage, "reason": error.reason.value, "error": error.error}
-        return TriedVideo(path, dead_letter=letter)
+    except DependencyFault:
+        raise
+    except Exception as error:
+        # As in the split job: scores are data from outside, and what they bring about in the
+        # detector costs this file only.
+        letter = error if isinstance(error, MediaError) else _unforeseen(error)
+        return TriedVideo(
+            path,
+            dead_letter={
+                "stage": letter.stage,
+                "reason": letter.reason.value,
+                "error": letter.error,
+            },
+        )
     results = {r.clip_id: r for r in chain.run([row for row in rows if row["duration_ok"]])}
     for row in rows:
         if not row["duration_ok"]:
             results[row["clip_id"]] = duration_rejected(row, recipe)
     return TriedVideo(path, clips=[_clip(results[row["clip_id"]]) for row in rows])
+
+
+def _unforeseen(error: Exception) -> MediaError:
+    return MediaError(MediaReason.STAGE_ERROR, f"{type(error).__name__}: {error}", stage="split")
 
 
 def _split(

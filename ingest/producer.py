@@ -6,16 +6,18 @@ producer is idempotent and waits for all replicas: a retry after a lost answer d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any
 
 from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 from ingest.kafka_client import client_options, explained
 from schemas.message import MessageRejected, parse_message, render_message
-from schemas.problems import ConfigError
+from schemas.problems import ConfigError, Unreachable
 from schemas.replay import Replay
 from schemas.settings import Settings
 
@@ -23,6 +25,24 @@ SEND_TIMEOUT_MS = 30_000
 """How long one record may take to be acknowledged before `flush` gives it up."""
 METADATA_TIMEOUT_MS = 10_000
 """How long a send may wait for the topic or for room; a missing broker shows up as this."""
+
+
+class NotAcknowledged(Unreachable):
+    """The broker has not acknowledged some of the records that were sent since the last flush."""
+
+    def __init__(self, text: str, failures: Mapping[int, BaseException]) -> None:
+        super().__init__(text)
+        self.failures = failures
+        """Why, by the record's place among them."""
+
+    @property
+    def too_large(self) -> list[int]:
+        """The places of those that the broker finds too large; trying again would not help."""
+        return [n for n, e in self.failures.items() if isinstance(e, MessageSizeTooLargeError)]
+
+
+class RecordTooLarge(ConfigError):
+    """A record that this client sends to no broker (``max.request.size``)."""
 
 
 class Producer:
@@ -73,10 +93,17 @@ class Producer:
         self._send(payload, key.encode())
         return key
 
-    def send_raw(self, payload: bytes | None, *, key: bytes | None = None) -> None:
-        """Queue a record's value as it is, valid or not."""
+    def send_raw(
+        self,
+        payload: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Queue a record's value as it is, valid or not; `RecordTooLarge` says how large."""
         # kafka-python refuses a record that has neither key nor value.
-        self._send(payload, b"" if payload is None and key is None else key)
+        key = b"" if payload is None and key is None else key
+        self._send(payload, key, headers=list(headers))
 
     def send_again(self, payload: bytes | None, replay: Replay) -> None:
         """Queue a replay of a message, on the partition that it was on.
@@ -88,10 +115,27 @@ class Producer:
         self._send(payload, key, partition=replay.of.partition, headers=replay.headers())
 
     def flush(self) -> None:
-        """Wait until every queued record is acknowledged; `ConfigError` if one was not."""
-        with explained(self._kafka):
+        """Wait until every queued record is acknowledged; `NotAcknowledged` says how many were not.
+
+        Those that were are counted in `sent` all the same.
+        """
+        with explained(self._kafka), suppress(KafkaTimeoutError):
             self._client.flush(timeout=SEND_TIMEOUT_MS / 1000 + 5)
-        self._collect()
+        pending, self._pending = self._pending, []
+        failures = {
+            place: future.exception or KafkaTimeoutError("no answer")
+            for place, future in enumerate(pending)
+            if not future.succeeded()
+        }
+        self.sent += len(pending) - len(failures)
+        if failures:
+            raise NotAcknowledged(
+                f"Kafka at {self._kafka.bootstrap_servers}, topic {self._kafka.topic}: "
+                f"{len(failures):,} of {len(pending):,} records were not acknowledged, the first "
+                f"for {next(iter(failures.values()))}; is the broker running and kafka.client in "
+                "the settings right?",
+                failures,
+            )
 
     def close(self) -> None:
         """Flush and disconnect."""
@@ -113,15 +157,13 @@ class Producer:
         self.close()
 
     def _send(self, payload: bytes | None, key: bytes | None, **more: Any) -> None:
-        with explained(self._kafka):
-            sent = self._client.send(self._kafka.topic, value=payload, key=key, **more)
-            self._pending.append(sent)
+        try:
+            with explained(self._kafka):
+                sent = self._client.send(self._kafka.topic, value=payload, key=key, **more)
+        except Unreachable as error:
+            if isinstance(error.__cause__, MessageSizeTooLargeError):
+                raise RecordTooLarge(f"topic {self._kafka.topic}: {error.__cause__}") from error
+            raise
+        self._pending.append(sent)
         if len(self._pending) >= 10_000:
             self.flush()
-
-    def _collect(self) -> None:
-        pending, self._pending = self._pending, []
-        with explained(self._kafka):
-            for future in pending:
-                future.get(timeout=0.001)
-                self.sent += 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cliplake import trial
 from cliplake.samples import (
     CUTS,
     EMPTY,
@@ -17,7 +18,8 @@ from cliplake.samples import (
     TRUNCATED,
     write_samples,
 )
-from schemas.settings import CHECKOUT
+from schemas.recipe import parse_recipe
+from schemas.settings import CHECKOUT, Settings
 from tests.cli import cliplake
 
 
@@ -165,6 +167,28 @@ def test_clips_that_fail_are_dead_letters_with_their_error(samples: Path, tmp_pa
     first, second = json.loads(read.stdout)["videos"]
     assert first["clips"][0]["failed_stage"] == "halves"
     assert second["dead_letter"]["reason"] == "not_found"
+
+
+def test_an_error_that_nobody_foresaw_costs_its_own_file_only(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = trial.split_video
+
+    def failing(path: Path, *arguments: Any) -> Any:
+        if path.resolve() == first.resolve():
+            raise OverflowError("too many frames")
+        return split(path, *arguments)
+
+    monkeypatch.setattr(trial, "split_video", failing)
+    first, second = samples / LONG_TAKE.name, samples / CUTS.name
+    recipe = parse_recipe("process: [video_split_by_scene_mapper]", where="t", default_name="t")
+    tried = trial.try_files([str(first), str(second)], recipe, Settings(), tmp_path)
+    assert tried[0].dead_letter == {
+        "stage": "split",
+        "reason": "stage_error",
+        "error": "OverflowError: too many frames",
+    }
+    assert len(tried[1].clips) == 4
 
 
 def test_a_folder_is_a_dead_letter_too(samples: Path) -> None:

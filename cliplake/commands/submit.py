@@ -75,8 +75,10 @@ def send(context: typer.Context, references: list[str], source: str | None) -> N
             for start in range(0, len(references), _FLUSH_EVERY):
                 for uri in references[start : start + _FLUSH_EVERY]:
                     producer.send(uri, source=source)
-                producer.flush()
-                acknowledged = producer.sent
+                try:
+                    producer.flush()
+                finally:
+                    acknowledged = producer.sent
                 if len(references) >= _BAR_FROM:
                     bars.update({"sent": acknowledged})
     except ConfigError as error:
