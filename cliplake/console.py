@@ -29,6 +29,7 @@ from typer.core import TyperGroup
 from processors.errors import DependencyFault, MediaError, StageStartError
 from schemas.message import MessageRejected
 from schemas.problems import ConfigError
+from schemas.text import printable
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -88,11 +89,6 @@ def report(error: Exception, *, debug: bool) -> int:
         return Exit.FAILED
     err.print(f"[bold red]error[/]: {escape(printable_lines(str(error)))}", soft_wrap=True)
     return code
-
-
-def printable(text: str) -> str:
-    """Text from outside with what could drive a terminal written out (``\\x1b``, ``\\u202e``)."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def printable_lines(text: str) -> str:

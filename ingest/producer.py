@@ -30,15 +30,18 @@ METADATA_TIMEOUT_MS = 10_000
 class NotAcknowledged(Unreachable):
     """The broker has not acknowledged some of the records that were sent since the last flush."""
 
-    def __init__(self, text: str, failures: Mapping[int, BaseException]) -> None:
+    def __init__(self, text: str, failures: Sequence[BaseException]) -> None:
         super().__init__(text)
         self.failures = failures
-        """Why, by the record's place among them."""
+        """Why, in the order in which they were sent."""
 
     @property
-    def too_large(self) -> list[int]:
-        """The places of those that the broker finds too large; trying again would not help."""
-        return [n for n, e in self.failures.items() if isinstance(e, MessageSizeTooLargeError)]
+    def too_large(self) -> bool:
+        """Whether one of them is more than the topic takes: trying again would not help.
+
+        An idempotent client of kafka-python sends nothing more after that.
+        """
+        return any(isinstance(e, MessageSizeTooLargeError) for e in self.failures)
 
 
 class RecordTooLarge(ConfigError):
@@ -122,17 +125,17 @@ class Producer:
         with explained(self._kafka), suppress(KafkaTimeoutError):
             self._client.flush(timeout=SEND_TIMEOUT_MS / 1000 + 5)
         pending, self._pending = self._pending, []
-        failures = {
-            place: future.exception or KafkaTimeoutError("no answer")
-            for place, future in enumerate(pending)
+        failures = [
+            future.exception or KafkaTimeoutError("no answer")
+            for future in pending
             if not future.succeeded()
-        }
+        ]
         self.sent += len(pending) - len(failures)
         if failures:
             raise NotAcknowledged(
                 f"Kafka at {self._kafka.bootstrap_servers}, topic {self._kafka.topic}: "
                 f"{len(failures):,} of {len(pending):,} records were not acknowledged, the first "
-                f"for {next(iter(failures.values()))}; is the broker running and kafka.client in "
+                f"for {failures[0]}; is the broker running and kafka.client in "
                 "the settings right?",
                 failures,
             )

@@ -35,6 +35,7 @@ POINTS = {
     "commit.after_failures": "failures are committed, rows are not",
     "commit.after_enriched": "rows and position are committed, and the driver has not noted it",
     "consumer.half_written": "the claim on snapshots is written and not in its place",
+    "letters.sent": "dead letters are on their topic, and the position is before them",
     "plan.read": "the next clips are read and not dispatched",
     "batch.submitted": "an actor has been given a micro-batch",
 }

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.ids import default_video_id, video_key
 from schemas.reasons import RejectedMessageReason as Reason
+from schemas.text import printable
 
 MAX_MESSAGE_BYTES = 1_048_576
 """Kafka's own default limit of a message; a topic that allows more still gets it rejected."""
@@ -43,7 +44,7 @@ class MessageRejected(Exception):
 
     def __init__(self, reason: Reason, error: str) -> None:
         # The error quotes the message, and goes to logs, terminals and a UTF-8 column.
-        error = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in error)
+        error = printable(error)
         super().__init__(f"{reason}: {error}")
         self.reason = reason
         self.error = error

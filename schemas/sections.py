@@ -5,12 +5,22 @@ How a file and the environment become these is in `schemas.settings`.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+_TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 
 
 class _Section(BaseModel):
@@ -26,6 +36,9 @@ class KafkaSettings(_Section):
     """Partitions of the topic if ``up`` has to create it."""
     group_id: str = "cliplake-arrivals"
     """Consumer group under which the arrivals job commits its offsets, for those who watch lag."""
+    dead_letter_topic: str = ""
+    """Topic to which every dead letter goes besides, with Kafka Connect's headers; made if it is
+    missing. Empty: none."""
     client: dict[str, str] = {"bootstrap.servers": "127.0.0.1:9092"}
     """Options of every Kafka client here, by the Java client's names, TLS and SASL included.
     Certificates are PEM files (``ssl.truststore.type: PEM``, ``ssl.truststore.location``; a
@@ -35,6 +48,22 @@ class KafkaSettings(_Section):
     @property
     def bootstrap_servers(self) -> str:
         return self.client["bootstrap.servers"]
+
+    @field_validator("topic", "dead_letter_topic")
+    @classmethod
+    def _is_a_topic(cls, value: str, info: ValidationInfo) -> str:
+        if not (_TOPIC.fullmatch(value) or (not value and info.field_name == "dead_letter_topic")):
+            raise ValueError("a topic's name has 1 to 249 of the characters A-Z a-z 0-9 . _ -")
+        return value
+
+    @model_validator(mode="after")
+    def _letters_go_elsewhere(self) -> KafkaSettings:
+        if self.dead_letter_topic == self.topic:
+            raise ValueError(
+                f"dead_letter_topic is {self.topic}, as topic is: every dead letter would be read "
+                "as a message, and be one more"
+            )
+        return self
 
     @field_validator("client")
     @classmethod

@@ -14,7 +14,9 @@ from processors.pool.driver import start_position
 from processors.pool.errors import AlreadyRunning
 from processors.pool.forget import find_video, forget_video
 from processors.pool.lake import Lake
-from processors.pool.lock import only_driver
+from processors.pool.letter_positions import LetterPositions, way_out
+from processors.pool.letters import LetterSource
+from processors.pool.lock import only_driver, only_letter_publisher
 from processors.pool.position import Position
 from processors.pool.source import ClipSource
 from processors.results import failed, passed
@@ -149,3 +151,63 @@ def test_a_call_that_was_interrupted_is_finished_by_the_next(
     forget_video(settings, FORGET)
     assert not any(is_of(row, FORGET) for rows in contents(settings).values() for row in rows)
     assert len(Lake(settings).read("forgotten").to_pylist()) == 2
+
+
+def letters_to_publish(settings: Settings) -> set[str]:
+    """Ids of the letters that a publisher which starts now finds; nothing is noted as sent."""
+    lake, positions = Lake(settings), LetterPositions(settings)
+    source = LetterSource(lake, positions.begin(lake), way_out(settings))
+    found: set[str] = set()
+    while chunks := [*source.read()]:
+        found |= {letter.id for chunk in chunks for letter in chunk.letters}
+    return found
+
+
+def publish(settings: Settings) -> None:
+    """Note that all letters so far are on their topic."""
+    lake, positions = Lake(settings), LetterPositions(settings)
+    source = LetterSource(lake, positions.begin(lake), way_out(settings))
+    while chunks := [*source.read()]:
+        for chunk in chunks:
+            positions.move(lake, chunk.table, chunk.after)
+
+
+def test_letters_that_were_published_are_not_published_again(
+    settings: Settings, lake: Lake
+) -> None:
+    publish(settings)
+    forget_video(settings, FORGET)
+    assert letters_to_publish(settings) == set()
+    write(Lake(settings), "rejected_messages", {"kafka_topic": "t", "kafka_partition": 0,
+          "kafka_offset": 30, "reason": "not_json", "payload": b"x", "seq": 0})  # fmt: skip
+    assert letters_to_publish(settings) == {"t[0]@30"}
+
+
+def test_letters_that_were_not_published_are_without_those_of_the_video(
+    settings: Settings, lake: Lake
+) -> None:
+    before = letters_to_publish(settings)
+    assert before == {"t[0]@20", "t[0]@21", pool_lake.clip_id(0), pool_lake.clip_id(3)}
+    forget_video(settings, FORGET)
+    after = letters_to_publish(settings)
+    assert after == before - {pool_lake.clip_id(0)}
+
+
+def test_letters_that_came_since_are_without_those_of_the_video(
+    settings: Settings, lake: Lake
+) -> None:
+    publish(settings)
+    for number in (1, 4):
+        row = {"clip_id": pool_lake.clip_id(number), "stage": "fetch", "reason": "not_found"}
+        row |= {"video_key": FORGET if number == 1 else KEEP, "enrich_seq": 1 << 41}
+        write(lake, "failed_clips", row)
+    forget_video(settings, FORGET)
+    found = letters_to_publish(settings)
+    assert pool_lake.clip_id(4) in found
+    assert not found & {pool_lake.clip_id(n) for n in range(3)}
+
+
+def test_nothing_is_removed_while_letters_are_published(settings: Settings, lake: Lake) -> None:
+    with only_letter_publisher(settings), pytest.raises(AlreadyRunning, match="published already"):
+        forget_video(settings, FORGET)
+    assert find_video(lake, FORGET).rows["videos"] == 1

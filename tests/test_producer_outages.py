@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import NewTopic
 
 from deploy.local import ports
-from deploy.local.broker import broker
-from ingest.producer import Producer
+from ingest.producer import NotAcknowledged, Producer, RecordTooLarge
 from ingest.topic import create_topic
 from schemas.message import parse_message
 from schemas.problems import Unreachable
-from schemas.settings import Settings, load_settings
-from tests.conftest import wait_until
-from tests.tcp_proxy import TcpProxy, proxied
+from schemas.replay import MessageName, Replay, new_replay_id
+from schemas.settings import Settings
+from tests.own_broker import broker_behind_proxy, broker_settings
+from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.e2e
 
@@ -29,34 +28,14 @@ SENT = 300
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    folder = tmp_path_factory.mktemp("broker")
-    port, controller_port = ports.choose(2)
-    local = {"state_dir": folder, "kafka_port": port, "kafka_controller_port": controller_port}
-    return load_settings(None, local={key: str(value) for key, value in local.items()})
+    return broker_settings(tmp_path_factory.mktemp("broker"))
 
 
 @pytest.fixture(scope="module")
 def proxy(settings: Settings) -> Iterator[TcpProxy]:
     """In front of a broker of one's own, which sends its clients there."""
-    part = broker(settings)
-    part.prepare()
-    properties = part.cwd / "server.properties"
-    direct = f"{ports.HOST}:{settings.local.kafka_port}"
-    with proxied(settings.local.kafka_port) as running, (part.cwd / "log").open("w") as log:
-        text = properties.read_text()
-        advertised = "advertised.listeners=PLAINTEXT://"
-        assert f"{advertised}{direct}" in text
-        behind = text.replace(f"{advertised}{direct}", f"{advertised}{ports.HOST}:{running.port}")
-        properties.write_text(behind)
-        process = subprocess.Popen(
-            part.command, cwd=part.cwd, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            wait_until(part.is_ready, 120)
-            yield running
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with broker_behind_proxy(settings) as running:
+        yield running
 
 
 def _through(settings: Settings, proxy: TcpProxy, topic: str, **client: str) -> Settings:
@@ -121,10 +100,40 @@ def test_a_broker_that_stays_silent_is_an_error_within_the_time_that_was_given(
     producer.flush()
     proxy.mode = "silent"
     try:
-        producer.send("file:///videos/second.mp4")
-        with pytest.raises(Unreachable, match="is the broker running"):
+        for name in ("second", "third"):
+            producer.send(f"file:///videos/{name}.mp4")
+        with pytest.raises(Unreachable, match=r"2 of 2 records were not.*is the broker running"):
             producer.flush()
         assert producer.sent == 1
     finally:
         proxy.mend()
         producer.close()
+
+
+def test_records_behind_one_that_failed_are_counted(settings: Settings, proxy: TcpProxy) -> None:
+    # Both partitions are sent in one request, and one has a record that the topic does not take.
+    client = {"bootstrap.servers": f"{ports.HOST}:{proxy.port}", "linger.ms": "500"}
+    kafka = settings.kafka.model_copy(update={"topic": "small", "client": client})
+    wanted = settings.model_copy(update={"kafka": kafka})
+    admin = KafkaAdminClient(bootstrap_servers=client["bootstrap.servers"])
+    admin.create_topics([NewTopic("small", 2, 1, topic_configs={"max.message.bytes": "1000"})])
+    admin.close()
+    with Producer(wanted) as producer:
+        for partition, size in ((1, 5000), (0, 10), (0, 10)):
+            of = MessageName("small", partition, 0)
+            producer.send_again(os.urandom(size), Replay(new_replay_id(), of))
+        with pytest.raises(NotAcknowledged, match=r"1 of 3 records were not .*TooLarge") as caught:
+            producer.flush()
+        assert caught.value.too_large
+        assert producer.sent == 2
+
+
+def test_a_record_that_the_client_does_not_send_is_named_at_once(
+    settings: Settings, proxy: TcpProxy
+) -> None:
+    with Producer(_through(settings, proxy, "large")) as producer:
+        with pytest.raises(RecordTooLarge, match="2000"):
+            producer.send_raw(bytes(2_000_000))
+        producer.send("file:///videos/first.mp4")
+        producer.flush()
+        assert producer.sent == 1

@@ -178,3 +178,22 @@ def test_places_follow_the_state_folder_unless_they_are_set(tmp_path: Path) -> N
     )
     assert moved.catalog_options == {"warehouse": "s3://lake/"}
     assert moved.checkpoint_dir == "s3://state/"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("video-uploads", "every dead letter would be read as a message"),
+        ("a/b", "249 of the characters"),
+        ("..", "249 of the characters"),
+        ("x" * 250, "249 of the characters"),
+    ],
+)
+def test_a_topic_for_dead_letters_is_another_one_with_a_name_that_kafka_takes(
+    tmp_path: Path, name: str, says: str
+) -> None:
+    assert load_settings().kafka.dead_letter_topic == ""
+    good = write(tmp_path, "kafka: {dead_letter_topic: video-uploads.dead_1}")
+    assert load_settings(good).kafka.dead_letter_topic == "video-uploads.dead_1"
+    assert says in refused(write(tmp_path, f"kafka: {{dead_letter_topic: {name}}}"))
+    assert "249 of the characters" in refused(write(tmp_path, "kafka: {topic: ''}"))

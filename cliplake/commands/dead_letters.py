@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -48,11 +50,12 @@ _Where = Annotated[
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
-        help="What could not be read, cut or scored: `list`, `show` and `replay`.",
+        help="What could not be read, cut or scored: `list`, `show`, `replay` and `publish`.",
     )
     group.command("list")(list_letters)
     group.command("show")(show_letter)
     group.command("replay")(replay_letters)
+    group.command("publish")(publish_letters)
     app.add_typer(group, name="dead-letters")
 
 
@@ -154,6 +157,26 @@ def replay_letters(
         err.print("nothing was sent")
         return
     _send(settings, sql, plan)
+
+
+def publish_letters(context: typer.Context) -> None:
+    """Send every letter to `kafka.dead_letter_topic`, until told to stop (SIGTERM or Ctrl-C).
+
+    `up` does it by itself where the settings name that topic. Begins with the letters that are
+    not resolved, then goes on where it was; each is sent at least once.
+    """
+    from cliplake.publishing import Publisher
+
+    settings = context_of(context).running_settings()
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for chatty in ("kafka", "pypaimon"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    publisher = Publisher(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: publisher.stop())
+    publisher.run()
 
 
 class NoSuchLetter(CommandError):

@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
             return
         with saying("writing the tables anew"):
             found = forget_video(settings, video_id)
-        _print_out_of_reach(found)
+        _print_out_of_reach(found, settings.kafka.dead_letter_topic)
 
 
 def _require_stopped(settings: Settings) -> None:
@@ -84,7 +84,8 @@ def _print_found(found: Forgotten) -> None:
         )
 
 
-def _print_out_of_reach(found: Forgotten) -> None:
+def _print_out_of_reach(found: Forgotten, letters: str) -> None:
+    """``letters``: the topic for dead letters, if there is one."""
     out.print("removed. What still has it:")
     if found.snapshots:
         shown = ", ".join(
@@ -110,6 +111,11 @@ def _print_out_of_reach(found: Forgotten) -> None:
     shown = escape(", ".join(names[:_SHOWN_MESSAGES]))
     more = f" and {len(names) - _SHOWN_MESSAGES:,} more" if names[_SHOWN_MESSAGES:] else ""
     out.print(f"  the topic, until its retention ends: {shown}{more}", soft_wrap=True)
+    if letters:
+        out.print(
+            f"  the topic {escape(letters)}, if it was a dead letter, until its retention ends",
+            soft_wrap=True,
+        )
     if found.named_elsewhere:
         out.print(
             f"  videos.message of {plural(found.named_elsewhere, 'other row')}: they came in the "

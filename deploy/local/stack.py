@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from deploy.local.broker import broker
 from deploy.local.errors import StackError
 from deploy.local.flink_cluster import JOBMANAGER, flink_parts, taskmanagers
 from deploy.local.jobs import JobKeeper
+from deploy.local.letter_publisher import PUBLISHER, letter_publisher
 from deploy.local.marked import Mark, sweep
 from deploy.local.parts import Part
 from deploy.local.pool_driver import DRIVER, pool_driver
@@ -66,7 +68,8 @@ class Stack:
         return f"http://{self.settings.flink.rest_address}:{self.settings.flink.rest_port}"
 
     def pids(self) -> dict[str, int]:
-        """Process ids of the parts that run now: broker, jobmanager, taskmanager, ray, pool."""
+        """Process ids of the parts that run now: broker, jobmanager, taskmanager, ray, pool,
+        letters."""
         return self._supervisor.pids() if self._supervisor else {}
 
     def is_serving(self) -> bool:
@@ -102,8 +105,8 @@ class Stack:
                 new_state=self._new_state,
                 log=self._log,
             )
-            driver = pool_driver(self.settings, settings_file)
-            self._come_up(self._supervisor, self._jobs, self._executor, resolved, driver)
+            on_tables = _parts_on_tables(self.settings, settings_file)
+            self._come_up(self._supervisor, self._jobs, self._executor, resolved, on_tables)
         except BaseException:
             self.stop()
             raise
@@ -114,21 +117,19 @@ class Stack:
         jobs: JobKeeper,
         executor: ThreadPoolExecutor,
         resolved: Resolved,
-        driver: Part,
+        on_tables: list[Part],
     ) -> None:
         tables: Future[object] = executor.submit(_ensure_tables, self.settings)
         for part in _parts(resolved, self._state.mark().stack):
             supervisor.add(part)
         topic: Future[object] | None = None
-        driver_added = not self.settings.local.start_pool
-        while not (jobs.submitted and driver_added and supervisor.is_ready(DRIVER)):
+        while on_tables or not (jobs.submitted and supervisor.is_ready(DRIVER, PUBLISHER)):
             supervisor.tick()
             if topic is None and supervisor.is_ready("broker"):
                 topic = executor.submit(_ensure_topic, self.settings)
             tables_done = _is_done(tables)
-            if tables_done and not driver_added:
-                supervisor.add(driver)
-                driver_added = True
+            while tables_done and on_tables:
+                supervisor.add(on_tables.pop())
             if tables_done and _is_done(topic) and supervisor.is_ready(JOBMANAGER):
                 jobs.tick()
             time.sleep(ROUND_S)
@@ -194,6 +195,8 @@ class Stack:
                 stopping.result(timeout=STOP_JOBS_S)
             except Exception as error:
                 self._log(f"the jobs were not cancelled in order ({error}); checkpoints are kept")
+        # Before the broker, so that what it has in hand gets there.
+        supervisor.stop(PUBLISHER)
         supervisor.stop()
 
     def __enter__(self) -> Self:
@@ -237,6 +240,16 @@ def _parts(resolved: Resolved, stack: str) -> list[Part]:
     return parts
 
 
+def _parts_on_tables(settings: Settings, settings_file: Path) -> list[Part]:
+    """Those that start once the lake's tables are there."""
+    parts: list[Part] = []
+    if settings.kafka.dead_letter_topic:
+        parts.append(letter_publisher(settings, settings_file))
+    if settings.local.start_pool:
+        parts.append(pool_driver(settings, settings_file))
+    return parts
+
+
 def _is_done(future: Future[object] | None) -> bool:
     """Whether it ended well; raises what it raised."""
     if future is None or not future.done():
@@ -255,11 +268,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def _ensure_tables(settings: Settings) -> None:
     from processors.pool.consumer import heal_consumers
     from processors.pool.lake import Lake
+    from processors.pool.letter_positions import stop_publishing
     from schemas.tables import TABLES
 
     lake = Lake(settings)
     lake.ensure_tables()
     heal_consumers(lake, [table.name for table in TABLES])
+    if not settings.kafka.dead_letter_topic:
+        stop_publishing(settings, lake)
 
 
 def _ensure_topic(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pypaimon.consumer.consumer import Consumer
+from pypaimon.consumer.consumer_manager import ConsumerManager
 
 from processors.failpoints import passing
 from processors.pool.lake import Lake
@@ -31,10 +32,18 @@ BEING_WRITTEN_S = 0.3
 logger = logging.getLogger(__name__)
 
 
-def hold_snapshots(lake: Lake, next_snapshot: int) -> None:
-    """Say that ``next_snapshot`` and what follows are still needed."""
-    table = lake.table(SOURCE)
-    _write(table, f"{table.table_path}/consumer/consumer-{CONSUMER_ID}", next_snapshot)
+def hold_snapshots(
+    lake: Lake, next_snapshot: int, *, table: str = SOURCE, consumer_id: str = CONSUMER_ID
+) -> None:
+    """Say that ``next_snapshot`` of the table and what follows are still needed."""
+    held = lake.table(table)
+    _write(held, f"{held.table_path}/consumer/consumer-{consumer_id}", next_snapshot)
+
+
+def release_snapshots(lake: Lake, *, table: str, consumer_id: str) -> None:
+    """Take that back: the table's snapshots expire as if nobody read them."""
+    held = lake.table(table)
+    ConsumerManager(held.file_io, held.table_path).delete_consumer(consumer_id)
 
 
 def heal_consumers(lake: Lake, names: Iterable[str]) -> list[str]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+RESCAN = (
+    "run `cliplake process --rescan` to read the current table and go on from there: clips that "
+    "have their row already are left alone"
+)
+
 
 class PoolError(Exception):
     """The driver cannot go on. ``exit_code`` is what its process should end with."""
@@ -12,15 +17,15 @@ class PoolError(Exception):
 
 
 class SourceLost(PoolError):
-    """The stored position in ``clips`` leads nowhere: going on would lose or stall silently."""
+    """A stored position in a table leads nowhere: going on would lose or stall silently.
+
+    ``way_out`` says what to do; by default that of the driver and ``clips``.
+    """
 
     exit_code = 3
 
-    def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"{problem}; run `cliplake process --rescan` to read the current table and go on "
-            "from there: clips that have their row already are left alone"
-        )
+    def __init__(self, problem: str, way_out: str = RESCAN) -> None:
+        super().__init__(f"{problem}; {way_out}")
 
 
 class OtherSplit(PoolError):

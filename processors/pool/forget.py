@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from processors.pool.commits import Committer
 from processors.pool.consumer import hold_snapshots
 from processors.pool.lake import Lake
-from processors.pool.lock import only_driver
+from processors.pool.letter_positions import LetterPositions
+from processors.pool.lock import only_driver, only_letter_publisher
 from processors.pool.position import SOURCE, Position, load_stored
 from processors.pool.source import CARRIES_NO_NEW_ROWS, rescan_position
 from schemas.replay import MessageName
@@ -87,10 +88,10 @@ def forget_video(
 ) -> Forgotten:
     """Remove a video's rows; ``progress`` is told each table before it is written anew.
 
-    `AlreadyRunning` while a driver runs.
+    `AlreadyRunning` while a driver runs, or dead letters are published from here.
     """
-    with only_driver(settings):
-        lake = Lake(settings)
+    with only_driver(settings), only_letter_publisher(settings):
+        lake, letters = Lake(settings), LetterPositions(settings)
         found = find_video(lake, video_id)
         if not found.video_keys:
             return found
@@ -102,7 +103,9 @@ def forget_video(
         _remember(lake, keys)
         if found.payloads:
             progress("rejected_messages")
+            caught_up = letters.caught_up(lake, "rejected_messages")
             _rewrite(lake, "rejected_messages", lambda batch: _without_bytes(batch, needles))
+            letters.rewritten(lake, "rejected_messages", caught_up=caught_up)
         for table in ("clip_frames", *_BY_VIDEO_KEY):
             if not found.rows.get(table):
                 continue
@@ -110,7 +113,9 @@ def forget_video(
             column, values = (
                 ("clip_id", clip_ids) if table == "clip_frames" else ("video_key", keys)
             )
+            caught_up = letters.caught_up(lake, table)
             _rewrite(lake, table, _without(column, values), _days(lake, table, keys))
+            letters.rewritten(lake, table, caught_up=caught_up)
             if table == "clips":
                 _go_on(lake, position, stored.epoch)
     return found

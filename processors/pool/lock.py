@@ -35,7 +35,20 @@ def lock_file(settings: Settings) -> Path:
 @contextmanager
 def only_driver(settings: Settings) -> Iterator[None]:
     """Hold the lock; `AlreadyRunning` names the process that has it."""
-    file = lock_file(settings)
+    with _held(lock_file(settings), "another driver writes to this lake already"):
+        yield
+
+
+@contextmanager
+def only_letter_publisher(settings: Settings) -> Iterator[None]:
+    """Hold the lock of those who move the place up to which dead letters were published."""
+    file = settings.state_dir / "dead-letters" / "publisher.lock"
+    with _held(file, f"dead letters are published already from {settings.state_dir}"):
+        yield
+
+
+@contextmanager
+def _held(file: Path, taken: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     # The pid is in a file of its own: the lock's file is truncated by whoever tries for it.
     holder = file.with_suffix(".pid")
@@ -45,10 +58,8 @@ def only_driver(settings: Settings) -> Iterator[None]:
     except Timeout:
         with suppress(OSError):
             pid = holder.read_text(encoding="ascii").strip()
-            raise AlreadyRunning(
-                f"another driver writes to this lake already: process {pid} (lock {file})"
-            ) from None
-        raise AlreadyRunning(f"another driver writes to this lake already (lock {file})") from None
+            raise AlreadyRunning(f"{taken}: process {pid} (lock {file})") from None
+        raise AlreadyRunning(f"{taken} (lock {file})") from None
     try:
         holder.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield

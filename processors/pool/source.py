@@ -1,4 +1,4 @@
-"""Reads ``clips`` snapshot by snapshot, in a fixed order and never more than is asked for.
+"""Reads a table snapshot by snapshot, in a fixed order and never more than is asked for.
 
 pypaimon's own streaming scan is not used: it waits for ever on a snapshot that has expired, and
 reads everything again in one plan when it is more than ten behind. Here each APPEND snapshot's
@@ -16,11 +16,11 @@ import pyarrow as pa
 from pypaimon.manifest.manifest_list_manager import ManifestListManager
 from pypaimon.read.scanner.file_scanner import FileScanner
 
-from processors.pool.errors import SourceLost
+from processors.pool.errors import RESCAN, SourceLost
 from processors.pool.lake import Lake
 from processors.pool.position import SOURCE, Position
 from processors.pool.progress import Span
-from schemas.tables import CLIPS
+from schemas.tables import CLIPS, Table
 
 IDENTITY_EVERY_S = 5.0
 """While nothing is new: a table made again may by chance have as many snapshots as were read."""
@@ -29,19 +29,22 @@ CARRIES_NO_NEW_ROWS = frozenset({"COMPACT", "ANALYZE"})
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of ``clips`` in the order of the source, and the span that accounts for them."""
+    """Rows of the table in the order of the source, and the span that accounts for them."""
 
     span: Span
     rows: pa.Table
-    """Columns of `schemas.tables.CLIPS`; may be empty: then the span only moves the position."""
+    """All columns of the table; may be empty: then the span only moves the position."""
 
 
-class ClipSource:
-    """Follows ``clips`` from a position. Not thread-safe."""
+class TableSource:
+    """Follows a table from a position. Not thread-safe."""
 
-    def __init__(self, lake: Lake, start: Position) -> None:
+    def __init__(self, lake: Lake, start: Position, of: Table, way_out: str = RESCAN) -> None:
+        """``way_out``: what the person should do if the position leads nowhere."""
         self._lake = lake
-        self._table = lake.table(SOURCE)
+        self._of = of
+        self._way_out = way_out
+        self._table = lake.table(of.name)
         self._manager = self._table.snapshot_manager()
         self._manifests = ManifestListManager(self._table)
         self._next = start
@@ -56,8 +59,8 @@ class ClipSource:
         return self._next.snapshot
 
     def latest_snapshot(self) -> int:
-        """The newest snapshot of ``clips``; 0 if there is none."""
-        return self._lake.latest_snapshot_id(SOURCE) or 0
+        """The newest snapshot of the table; 0 if there is none."""
+        return self._lake.latest_snapshot_id(self._of.name) or 0
 
     def read(self, max_rows: int) -> Chunk | None:
         """The next rows, at most ``max_rows``; None if there is nothing new now.
@@ -92,8 +95,8 @@ class ClipSource:
         if number == latest + 1:
             return False
         if number > latest + 1:
-            raise SourceLost(
-                f"the position is before snapshot {number} of {SOURCE}, "
+            raise self._lost(
+                f"the position is before snapshot {number} of {self._of.name}, "
                 f"and the newest one is {latest}"
             )
         snapshot = self._require_snapshot(number)
@@ -104,19 +107,19 @@ class ClipSource:
             self._batches = iter(())
             return True
         if snapshot.commit_kind != "APPEND":
-            raise SourceLost(
-                f"snapshot {number} of {SOURCE} is an {snapshot.commit_kind}: rows were replaced, "
-                "which cannot be followed"
+            raise self._lost(
+                f"snapshot {number} of {self._of.name} is an {snapshot.commit_kind}: rows were "
+                "replaced, which cannot be followed"
             )
         self._batches = self._reader(self._manifests.read_delta, snapshot)
         self._skip(self._next.offset)
         return True
 
     def _require_same_table(self) -> None:
-        found = self._lake.identity(SOURCE)
+        found = self._lake.identity(self._of.name)
         if found != self._next.source:
-            raise SourceLost(
-                f"table {SOURCE} is not the one that was read before "
+            raise self._lost(
+                f"table {self._of.name} is not the one that was read before "
                 f"(it was {self._next.source}, and is {found})"
             )
         self._check_identity_at = time.monotonic() + IDENTITY_EVERY_S
@@ -124,7 +127,7 @@ class ClipSource:
     def _require_snapshot(self, number: int) -> Any:
         snapshot = self._manager.get_snapshot_by_id(number)
         if snapshot is None:
-            raise SourceLost(f"snapshot {number} of {SOURCE} has expired before it was read")
+            raise self._lost(f"snapshot {number} of {self._of.name} has expired before it was read")
         return snapshot
 
     def _reader(self, manifests: Any, snapshot: Any) -> Iterator[pa.RecordBatch]:
@@ -133,7 +136,7 @@ class ClipSource:
         splits = sorted(
             plan.splits(), key=lambda split: (split.bucket, [f.file_name for f in split.files])
         )
-        builder = self._table.new_read_builder().with_projection(list(CLIPS.column_names))
+        builder = self._table.new_read_builder().with_projection(list(self._of.column_names))
         return iter(builder.new_read().to_arrow_batch_reader(splits, parallelism=1))
 
     def _take(self, max_rows: int) -> pa.Table:
@@ -148,7 +151,7 @@ class ClipSource:
                 batch = batch.slice(0, room)
             taken.append(batch)
             room -= batch.num_rows
-        return pa.Table.from_batches(taken, schema=None if taken else CLIPS.arrow_schema())
+        return pa.Table.from_batches(taken, schema=None if taken else self._of.arrow_schema())
 
     def _next_batch(self) -> pa.RecordBatch | None:
         if self._rest is not None:
@@ -161,13 +164,24 @@ class ClipSource:
         while rows > 0:
             batch = self._next_batch()
             if batch is None:
-                raise SourceLost(
+                raise self._lost(
                     f"the position is at row {self._next.offset} of snapshot "
-                    f"{self._next.snapshot} of {SOURCE}, which has {self._next.offset - rows}"
+                    f"{self._next.snapshot} of {self._of.name}, which has "
+                    f"{self._next.offset - rows}"
                 )
             if batch.num_rows > rows:
                 self._rest = batch.slice(rows)
             rows -= min(rows, batch.num_rows)
+
+    def _lost(self, problem: str) -> SourceLost:
+        return SourceLost(problem, self._way_out)
+
+
+class ClipSource(TableSource):
+    """Follows ``clips``, for the driver."""
+
+    def __init__(self, lake: Lake, start: Position) -> None:
+        super().__init__(lake, start, CLIPS)
 
 
 def first_position(lake: Lake) -> Position:
@@ -183,10 +197,10 @@ def first_position(lake: Lake) -> Position:
     return Position(source, snapshot=latest.id, mode="rescan")
 
 
-def rescan_position(lake: Lake) -> Position:
+def rescan_position(lake: Lake, table: str = SOURCE) -> Position:
     """The current table, and what comes after it."""
-    latest = lake.latest_snapshot_id(SOURCE)
-    source = lake.identity(SOURCE)
+    latest = lake.latest_snapshot_id(table)
+    source = lake.identity(table)
     if latest is None:
         return Position(source, snapshot=1)
     return Position(source, snapshot=latest, mode="rescan")
