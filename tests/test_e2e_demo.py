@@ -15,13 +15,20 @@ from typing import Any
 
 import psutil
 import pytest
+from kafka import KafkaConsumer
 
 from cliplake.samples import CUTS, EMPTY, NO_VIDEO, REAL_SAMPLES, TRUNCATED
+from deploy.local.state import StateFolder
+from ingest.kafka_client import client_options
+from processors.pool.lake import Lake
+from schemas.settings import load_settings
+from schemas.tables import TABLES
 
 pytestmark = pytest.mark.e2e
 
 PROGRAM = str(Path(sys.executable).parent / "cliplake")
 SETTINGS = ("--settings", ".cliplake/demo/cliplake.yaml")
+LETTERS = "dead-letters"
 
 
 def run(*command: str, cwd: Path, timeout: float = 400.0) -> subprocess.CompletedProcess[str]:
@@ -127,9 +134,86 @@ def test_dead_letters_say_where_in_kafka_they_came_from(
     assert message == {"payload": "dGhpcyBpcyBubyBKU09O", "reason": "not_json"}
 
 
+def forgettable(folder: Path) -> dict[str, Any]:
+    """The demo's video with cuts, as the arrivals job accepted it; nothing once it is forgotten."""
+    found = rows(folder, f"select * from videos where uri like '%/{CUTS.name}'")
+    return found[0] if found else {}
+
+
+def rows_about(folder: Path, key: str, clip_ids: list[str]) -> dict[str, int]:
+    """Rows about a video by table, as `cliplake sql` has them, and as pypaimon has them."""
+    lake = Lake(load_settings(folder / SETTINGS[1]))
+    clips = ", ".join(f"'{clip_id}'" for clip_id in clip_ids)
+    found = {}
+    for table in TABLES:
+        name = "video_key" if "video_key" in table.column_names else "clip_id"
+        if name not in table.column_names or table.name == "forgotten":
+            continue
+        wanted = f"'{key}'" if name == "video_key" else clips
+        by_sql = rows(folder, f"select {name} from {table.name} where {name} in ({wanted})")
+        ids = lake.read(table.name, [name]).column(name).to_pylist()
+        assert len(by_sql) == sum(id in {key, *clip_ids} for id in ids), table.name
+        found[table.name] = len(by_sql)
+    return found
+
+
 @pytest.fixture(scope="module")
-def up(demo: subprocess.CompletedProcess[str], folder: Path) -> Iterator[Path]:
-    """The demo's lake, topic and checkpoints, kept up by `up --detach`."""
+def forgotten(demo: subprocess.CompletedProcess[str], folder: Path) -> dict[str, Any]:
+    """One of the demo's videos, forgotten while nothing runs; what there was, and what was said."""
+    video = forgettable(folder)
+    key = video["video_key"]
+    clips = rows(folder, f"select clip_id from clips where video_key = '{key}'")
+    clip_ids = [row["clip_id"] for row in clips]
+    before = rows_about(folder, key, clip_ids)
+    others = rows(folder, f"select clip_id from enriched_clips where video_key <> '{key}'")
+    done = run(PROGRAM, *SETTINGS, "forget", video["video_id"], "--yes", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {
+        "video": video,
+        "before": before,
+        "after": rows_about(folder, key, clip_ids),
+        "others": others,
+        "said": " ".join(done.stdout.split()),
+    }
+
+
+def test_a_video_that_went_through_it_all_is_forgotten_everywhere(
+    forgotten: dict[str, Any], folder: Path
+) -> None:
+    video, before = forgotten["video"], forgotten["before"]
+    assert (before["videos"], before["clips"], before["enriched_clips"]) == (1, 4, 4)
+    assert before["clip_frames"] > 0
+    assert set(forgotten["after"].values()) == {0}
+    key = video["video_key"]
+    assert (
+        rows(folder, f"select clip_id from enriched_clips where video_key <> '{key}'")
+        == (forgotten["others"])
+    )
+    for name in ("video_key", "video_id", "uri"):
+        # In no column of any table, but for the hash that the accounts need.
+        for table in (t for t in TABLES if t.name != "forgotten"):
+            assert video[name] not in json.dumps(rows(folder, f"select * from {table.name}"))
+    (left,) = rows(folder, "select * from forgotten")
+    assert (left["video_key"], left["kafka_offset"]) == (key, video["kafka_offset"])
+
+
+def test_what_still_has_a_forgotten_video_is_said(forgotten: dict[str, Any]) -> None:
+    video, said = forgotten["video"], forgotten["said"]
+    at = f"{video['kafka_topic']}[{video['kafka_partition']}]@{video['kafka_offset']}"
+    assert f"the topic, until its retention ends: {at}" in said
+    for table in ("videos", "clips", "clip_frames", "enriched_clips"):
+        assert re.search(rf"snapshots up to .*\b{table} \d+", said), table
+    assert "the file itself" in said
+
+
+@pytest.fixture(scope="module")
+def up(forgotten: dict[str, Any], folder: Path) -> Iterator[Path]:
+    """The demo's lake, topic and checkpoints, kept up by `up --detach`, with a topic for letters.
+
+    A video of it is forgotten by now.
+    """
+    with (folder / SETTINGS[1]).open("a") as file:
+        file.write(f"kafka: {{dead_letter_topic: {LETTERS}}}\n")
     done = run(PROGRAM, *SETTINGS, "up", "--detach", cwd=folder)
     try:
         assert done.returncode == 0, done.stderr
@@ -171,6 +255,27 @@ def test_what_is_kept_up_goes_on_where_the_demo_ended(up: Path) -> None:
     assert arrivals["repeats"] == len(files)
     assert after["rows"]["enriched_clips"] == before["rows"]["enriched_clips"]
     assert after["rows"]["clip_frames"] == before["rows"]["clip_frames"]
+
+
+def test_the_demo_s_dead_letters_are_on_their_topic(up: Path) -> None:
+    settings = StateFolder(up / ".cliplake" / "demo").running_settings()
+    assert settings is not None
+    consumer = KafkaConsumer(
+        LETTERS,
+        **client_options(settings.kafka, "consumer"),
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=60_000,
+    )
+    found = {}
+    for record in consumer:
+        headers = dict(record.headers)
+        found[headers["__connect.errors.exception.class.name"].decode()] = record.value
+        if len(found) == 4:
+            break
+    consumer.close()
+    assert set(found) == {"not_json", "not_a_video", "truncated", "empty_file"}
+    assert found["not_json"] == b"this is no JSON"
+    assert TRUNCATED in json.loads(found["truncated"])["uri"]
 
 
 def test_a_second_stack_on_the_same_folder_is_refused(up: Path) -> None:
