@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cliplake.console import printable
+from schemas.text import printable
 
 SCORES = (
     "nsfw_score",

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.e2e
 PROGRAM = str(Path(sys.executable).parent / "cliplake")
 SETTINGS = ("--settings", ".cliplake/demo/cliplake.yaml")
 LETTERS = "dead-letters"
+OTHERS = "select clip_id from enriched_clips where video_key <> '{key}' order by clip_id"
 
 
 def run(*command: str, cwd: Path, timeout: float = 400.0) -> subprocess.CompletedProcess[str]:
@@ -165,7 +166,7 @@ def forgotten(demo: subprocess.CompletedProcess[str], folder: Path) -> dict[str,
     clips = rows(folder, f"select clip_id from clips where video_key = '{key}'")
     clip_ids = [row["clip_id"] for row in clips]
     before = rows_about(folder, key, clip_ids)
-    others = rows(folder, f"select clip_id from enriched_clips where video_key <> '{key}'")
+    others = rows(folder, OTHERS.format(key=key))
     done = run(PROGRAM, *SETTINGS, "forget", video["video_id"], "--yes", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return {
@@ -185,10 +186,7 @@ def test_a_video_that_went_through_it_all_is_forgotten_everywhere(
     assert before["clip_frames"] > 0
     assert set(forgotten["after"].values()) == {0}
     key = video["video_key"]
-    assert (
-        rows(folder, f"select clip_id from enriched_clips where video_key <> '{key}'")
-        == (forgotten["others"])
-    )
+    assert rows(folder, OTHERS.format(key=key)) == forgotten["others"]
     for name in ("video_key", "video_id", "uri"):
         # In no column of any table, but for the hash that the accounts need.
         for table in (t for t in TABLES if t.name != "forgotten"):

@@ -22,7 +22,6 @@ from cliplake.console import (
     out,
     plural,
     print_json,
-    printable,
 )
 from cliplake.context import context_of
 from cliplake.letters import TABLES, Filter, find_letters, message_of, parse_since
@@ -32,6 +31,7 @@ from cliplake.replaying import Plan, plan_replay, send_replay
 from schemas.problems import ConfigError
 from schemas.replay import new_replay_id
 from schemas.settings import Settings
+from schemas.text import printable
 
 _SHOWN = 50
 _BAR_FROM = 200

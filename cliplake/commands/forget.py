@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cliplake.console import CommandError, Exit, agreed, err, out, plural, printable, saying
+from cliplake.console import CommandError, Exit, agreed, err, out, plural, saying
 from cliplake.context import context_of
 from schemas.settings import Settings
+from schemas.text import printable
 
 if TYPE_CHECKING:
     from processors.pool.forget import Forgotten

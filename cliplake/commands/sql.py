@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cliplake.console import CommandError, Exit, err, out, print_json, printable
+from cliplake.console import CommandError, Exit, err, out, print_json
 from cliplake.context import context_of
 from cliplake.plain import plain, plain_rows
+from schemas.text import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,10 +12,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cliplake.console import Exit, err, out, printable, printable_lines
+from cliplake.console import Exit, err, out, printable_lines
 from cliplake.context import context_of
 from schemas.problems import ConfigError
 from schemas.settings import Settings
+from schemas.text import printable
 
 if TYPE_CHECKING:
     from cliplake.accounts import Accounts
