@@ -43,7 +43,7 @@ class OtherSplit(PoolError):
 
 
 class AlreadyRunning(PoolError):
-    """Another driver writes to the same lake."""
+    """Another driver writes to the same lake, or another process publishes its dead letters."""
 
     exit_code = 4
 
