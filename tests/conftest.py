@@ -65,6 +65,7 @@ def stack_settings(folder: Path) -> Settings:
         folder,
         flink={"task_managers": 2, "task_slots": 3},
         local={"max_restarts": 1000, "max_restart_delay_s": 2.0},
+        kafka={"dead_letter_topic": "dead-letters"},
         # A clip meets many faults, and none of them is its own.
         pool={"attempts": 100},
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from deploy.local import ports
@@ -31,6 +31,7 @@ from tests import letter_lake as letters
 from tests import pool_lake
 from tests.cli import cliplake
 from tests.conftest import wait_until
+from tests.letter_topic import headers_of, records
 from tests.own_broker import broker_behind_proxy, broker_settings
 from tests.tcp_proxy import TcpProxy
 
@@ -59,20 +60,8 @@ class Place:
 
     def records(self) -> list[Any]:
         """Everything on the topic, by partition and offset."""
-        topic = self.settings.kafka.dead_letter_topic
-        consumer = KafkaConsumer(bootstrap_servers=self.direct, enable_auto_commit=False)
-        try:
-            partitions = [TopicPartition(topic, n) for n in range(self.settings.kafka.partitions)]
-            consumer.assign(partitions)
-            consumer.seek_to_beginning(*partitions)
-            ends = consumer.end_offsets(partitions)
-            found: list[Any] = []
-            while any(consumer.position(p) < end for p, end in ends.items()):
-                for some in consumer.poll(timeout_ms=500).values():
-                    found += some
-            return found
-        finally:
-            consumer.close(autocommit=False)
+        client = {"bootstrap.servers": self.direct}
+        return records(self.settings.kafka.model_copy(update={"client": client}))
 
     def count(self) -> int:
         """Records on the topic; none before it is made."""
@@ -88,7 +77,7 @@ class Place:
 
     def ids(self) -> Counter[str]:
         """How often each letter is on the topic."""
-        return Counter(dict(r.headers)["cliplake-letter-id"].decode() for r in self.records())
+        return Counter(headers_of(r)["cliplake-letter-id"] for r in self.records())
 
 
 class Publishing:

@@ -14,7 +14,7 @@ from tests.ledger.audit import audit
 from tests.ledger.chaos import Chaos
 from tests.ledger.faults import KILLS, STORM, freeze_driver
 from tests.ledger.order import BROKEN_FILES, VIDEOS, new_order
-from tests.ledger.read import by_flink, by_pypaimon
+from tests.ledger.read import by_flink, by_pypaimon, letters_in, letters_on_topic
 
 REFERENCES = 8
 """A round; with its repeats and its poison some ten messages."""
@@ -94,6 +94,13 @@ def test_flink_reads_the_same_and_the_ledger_sees_what_is_missing_or_doubled(
     row = next(r for r in changed["enriched_clips"] if is_ours(r, chaos) and r["motion_score"])
     row["motion_score"] += 1e-6
     assert audit(chaos.order, changed, chaos.reference).wrong
+
+
+@pytest.mark.e2e
+def test_every_dead_letter_is_on_its_topic(chaos: Chaos) -> None:
+    wanted = letters_in(by_pypaimon(chaos.settings))
+    assert wanted
+    chaos.watch(lambda: wanted <= letters_on_topic(chaos.settings), 60)
 
 
 def is_ours(row: Any, chaos: Chaos) -> bool:

@@ -58,7 +58,7 @@ def test_a_second_stack_on_the_same_folder_is_refused(stack: Stack) -> None:
     with pytest.raises(StackError, match=f"pid {os.getpid()}"):
         Stack(stack.settings).start()
     flink = {"jobmanager", "taskmanager", "taskmanager-2"}
-    assert set(stack.pids()) == {"broker", *flink, "ray", "pool"}
+    assert set(stack.pids()) == {"broker", *flink, "ray", "pool", "letters"}
 
 
 def test_others_find_the_ports_of_a_running_stack(stack: Stack) -> None:

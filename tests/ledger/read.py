@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import subprocess
 from pathlib import Path
@@ -10,12 +11,29 @@ from pathlib import Path
 from processors.pool.lake import Lake
 from schemas.settings import CHECKOUT, Settings
 from tests.ledger.audit import COLUMNS, Tables
+from tests.letter_topic import headers_of, records
 
 
 def by_pypaimon(settings: Settings) -> Tables:
     """Every table of the audit through `processors.pool.lake`."""
     lake = Lake(settings)
     return {name: lake.read(name, columns).to_pylist() for name, columns in COLUMNS.items()}
+
+
+def letters_in(tables: Tables) -> set[str]:
+    """Of every dead letter: its message, as the records of the dead-letter topic name it."""
+    return {
+        f"{row['kafka_partition']}:{row['kafka_offset']}"
+        for name in ("rejected_messages", "failed_videos", "failed_clips")
+        for row in tables[name]
+    }
+
+
+def letters_on_topic(settings: Settings) -> set[str]:
+    """The same, of what is on the topic."""
+    found = map(headers_of, records(settings.kafka))
+    place = operator.itemgetter("__connect.errors.partition", "__connect.errors.offset")
+    return {":".join(place(headers)) for headers in found}
 
 
 def by_flink(settings: Settings, folder: Path) -> Tables:
