@@ -3,7 +3,8 @@
 ``python -m benchmarks.arrivals --messages 500000 --repeats 0.1 --invalid 0.01`` starts a broker
 and a Flink cluster with that job alone, sends the messages, starts the job and follows its
 commits. At the end every row is compared with what was sent. Rates are from commit to commit of
-`videos`: the job's start is in none of them, and the last commit waits for a checkpoint.
+`videos`. A JVM spends its first half-minute compiling its code, so that rate and CPU time are
+also, and first of all, given from the commit on by which ``--warm-up`` of the messages were done.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
 
 from benchmarks.cluster import FlinkCluster, flink_cluster, free_port_settings
-from ingest.client import jobs, submit_jobs
+from deploy.local.flink_cluster import ask_rest
+from ingest.client import submit_jobs
 from ingest.kafka_client import client_options
 from processors.pool.lake import Lake
+from schemas.message import parse_message
 from schemas.settings import Settings
 
 TABLES = ("videos", "repeats", "rejected_messages")
@@ -73,13 +75,17 @@ class Result:
     sent: Sent
     commits: int
     messages_per_s: float
-    """From the first commit to the last."""
-    full_speed_messages_per_s: float
-    """From the first commit to the last but one: the last waits for its checkpoint."""
+    """From the commit on by which the warm-up was over, to the last."""
     cpu_us_per_message: dict[str, float]
-    """Microseconds of CPU a message, by process, from the first commit to the last."""
+    """Microseconds of CPU a message, by process, over the same time."""
+    cold_messages_per_s: float
+    """From the first commit to the last."""
     first_commit_s: float
     """From the submission to the first commit."""
+    checkpoint_bytes: int
+    """What the last checkpoint wrote."""
+    state_bytes: int
+    """What it holds, with what earlier ones wrote."""
     load: tuple[float, float, float]
     """The machine's load average at the end."""
 
@@ -89,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=500_000)
     parser.add_argument("--repeats", type=float, default=0.1, help="share that names a video again")
     parser.add_argument("--invalid", type=float, default=0.01, help="share that is rejected")
+    parser.add_argument("--warm-up", type=float, default=0.3, help="share of the messages")
     parser.add_argument("--option", action="append", default=[], help="Flink option: name=value")
     parser.add_argument("--checkpoint-interval", type=float, default=3.0, metavar="S")
     parser.add_argument("--json", action="store_true")
@@ -101,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = free_port_settings(Path(folder), flink={"rest_port": 0, **flink})
         with flink_cluster(settings) as cluster:
             sent = fill(cluster.settings, options.messages, options.repeats, options.invalid)
-            result = measure(cluster, sent)
+            result = measure(cluster, sent, options.warm_up)
             check(cluster.settings, sent)
     print(json.dumps(asdict(result)) if options.json else _words(result))
     return 0
@@ -171,40 +178,43 @@ def fill(settings: Settings, messages: int, repeats: float, invalid: float) -> S
     return Sent(**counts)
 
 
-def measure(cluster: FlinkCluster, sent: Sent) -> Result:
+def measure(cluster: FlinkCluster, sent: Sent, warm_up: float) -> Result:
     """Start the job and follow it until everything that was sent is a row of some table."""
     settings = cluster.settings
     lake = Lake(settings)
     started = time.time()
-    submit_jobs(settings, only="arrivals")
-    first_cpu: dict[str, float] = {}
-    done, moved_at = 0, time.monotonic()
+    job = submit_jobs(settings, only="arrivals")["arrivals"]
+    warm_cpu: dict[str, float] = {}
+    warm_done = done = 0
+    moved_at = time.monotonic()
     while done < sent.messages:
         time.sleep(0.2)
         rows = {table: _commits(lake, table) for table in TABLES}
         now = sum(commits[-1].rows for commits in rows.values() if commits)
-        if rows["videos"] and not first_cpu:
-            first_cpu, first_done = _cpu(cluster), now
+        if now >= warm_up * sent.messages and not warm_cpu:
+            warm_cpu, warm_done, warm_commits = _cpu(cluster), now, len(rows["videos"])
         if now > done:
             done, moved_at = now, time.monotonic()
         elif time.monotonic() > moved_at + STALLED_S:
-            (job,) = (job for job in jobs(settings) if job.state != "MISSING")
             raise SystemExit(f"{done} of {sent.messages} messages after {STALLED_S} s: {job}")
-    last_cpu = _cpu(cluster)
+    cpu = _cpu(cluster)
     videos = _commits(lake, "videos")
-    if len(videos) < 3:
+    if len(videos) < warm_commits + 2:
         raise SystemExit(f"{len(videos)} commits are too few to measure: send more messages")
     per_video = sent.messages / sent.videos
+    checkpoint = ask_rest(settings, f"/jobs/{job}/checkpoints")["latest"]["completed"]
     return Result(
         sent=sent,
         commits=len(videos),
-        messages_per_s=per_video * _rate(videos[0], videos[-1]),
-        full_speed_messages_per_s=per_video * _rate(videos[0], videos[-2]),
+        messages_per_s=per_video * _rate(videos[warm_commits - 1], videos[-1]),
         cpu_us_per_message={
-            kind: 1e6 * (seconds - first_cpu[kind]) / (sent.messages - first_done)
-            for kind, seconds in last_cpu.items()
+            kind: 1e6 * (seconds - warm_cpu[kind]) / (sent.messages - warm_done)
+            for kind, seconds in cpu.items()
         },
+        cold_messages_per_s=per_video * _rate(videos[0], videos[-1]),
         first_commit_s=videos[0].at - started,
+        checkpoint_bytes=checkpoint["checkpointed_size"],
+        state_bytes=checkpoint["state_size"],
         load=os.getloadavg(),
     )
 
@@ -212,14 +222,17 @@ def measure(cluster: FlinkCluster, sent: Sent) -> Result:
 def check(settings: Settings, sent: Sent) -> None:
     """Compare the rows with what was sent; ends the process with what differs."""
     lake = Lake(settings)
-    found = {name: lake.read(name, [_ANY[name]]).num_rows for name in TABLES}
-    keys = lake.read("videos", ["video_key"])["video_key"]
-    distinct = len(keys.unique())
-    if found != asdict(sent) or distinct != sent.videos:
-        raise SystemExit(f"wrong: sent {sent}, found {found}, {distinct} different videos")
-
-
-_ANY = {"videos": "video_key", "repeats": "video_key", "rejected_messages": "kafka_offset"}
+    places = ["kafka_partition", "kafka_offset"]
+    found = {name: lake.read(name, places) for name in TABLES}
+    if {name: rows.num_rows for name, rows in found.items()} != asdict(sent):
+        raise SystemExit(f"wrong: sent {sent}, found { {n: t.num_rows for n, t in found.items()} }")
+    records = {tuple(row.values()) for rows in found.values() for row in rows.to_pylist()}
+    videos = lake.read("videos", ["video_key", "message"])
+    if len(records) != sent.messages or len(videos["video_key"].unique()) != sent.videos:
+        raise SystemExit("wrong: a record or a video is there twice, and another one is missing")
+    for key, message in zip(*(column.to_pylist() for column in videos.columns), strict=True):
+        if parse_message(message)[0].video_key != key:
+            raise SystemExit(f"wrong: video {key} has the message of another one: {message!r}")
 
 
 def _commits(lake: Lake, table: str) -> list[Commit]:
@@ -255,9 +268,11 @@ def _words(result: Result) -> str:
     return (
         f"{sent.messages} messages: {sent.videos} videos, {sent.repeats} repeats, "
         f"{sent.rejected_messages} rejected; every row is there once\n"
-        f"first to last of {result.commits} commits: {result.messages_per_s:,.0f} messages/s; "
-        f"to the last but one: {result.full_speed_messages_per_s:,.0f}\n"
+        f"{result.messages_per_s:,.0f} messages/s when warm, {result.cold_messages_per_s:,.0f} "
+        f"from the first of {result.commits} commits on\n"
         f"CPU, microseconds a message: {parts}; together {sum(cpu.values()):.1f}\n"
+        f"the last checkpoint wrote {result.checkpoint_bytes / 1e6:.1f} MB of "
+        f"{result.state_bytes / 1e6:.1f} MB of state\n"
         f"first commit {result.first_commit_s:.1f} s after the submission; "
         f"load average {', '.join(f'{value:.1f}' for value in result.load)} "
         f"on {os.cpu_count()} CPUs"
