@@ -21,8 +21,12 @@ from schemas import replay
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
-STATE_FORMAT = "2"
+STATE_FORMAT = "3"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
+
+
+UNIQUE_TEXTS = {"parquet.enable.dictionary": "false"}
+"""Keys, URIs and messages are all different: a dictionary of them is made, and thrown away."""
 
 
 class ParseMessage(TableFunction):  # type: ignore[misc]
@@ -97,7 +101,7 @@ def build(
     )
     statements = tables.create_statement_set()
     for table, query in inserts(environment.table("rejected_messages")).items():
-        hint = options_hint(KEEP_CONSUMERS) if table == "videos" else ""
+        hint = options_hint(KEEP_CONSUMERS | UNIQUE_TEXTS) if table == "videos" else ""
         statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {hint} {query}")
     return statements
 

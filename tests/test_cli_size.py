@@ -124,11 +124,11 @@ def test_a_stream_is_sized_by_what_was_measured_here(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     loads = {stage["stage"]: stage["seconds_per_s"] for stage in found["stages"]}
-    assert loads["motion"] == pytest.approx(
-        10 * printed["resolutions"]["96p"]["motion"]["seconds"]
-    )
+    assert loads["motion"] == pytest.approx(10 * printed["resolutions"]["96p"]["motion"]["seconds"])
     assert found["measured"] == printed["origin"]
-    words = cliplake("size", *stream, "--recipe", str(CHECKOUT / "recipes/article.yaml"), cwd=folder)
+    words = cliplake(
+        "size", *stream, "--recipe", str(CHECKOUT / "recipes/article.yaml"), cwd=folder
+    )
     assert "Not measured, and not in the numbers: " in words.stdout
 
 

@@ -46,7 +46,7 @@ TASKMANAGER_MEMORY = {
     "task.off-heap.size": "64m",
     "network.min": "128m",
     "network.max": "128m",
-    # State is on the heap and Python's memory is its own: little is left to manage.
+    # The keys of arrivals are on disk, and Python's memory is its own: little is left to manage.
     "managed.size": "256m",
     "jvm-metaspace.size": "256m",
     "jvm-overhead.min": "192m",
