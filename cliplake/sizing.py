@@ -8,20 +8,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from cliplake.costs import Costs, StageCost, parameters_of
 from schemas.operators import AestheticsFilter, CaptionFromVideo, NsfwFilter
 from schemas.problems import ConfigError, nearest
 from schemas.recipe import Recipe
 
-FLINK, WORKER, GPU = "Flink", "CPU workers", "GPUs"
-Place = Literal["Flink", "CPU workers", "GPUs"]
 ARRIVALS, SPLIT = "arrivals", "split"
 WITH_EVERY_CLIP = ("fetch", "decode", "frames", "quality")
 """Stages of a worker that any recipe has."""
 BESIDE = ("the broker", "the pool's driver", "the way of bytes over a network")
 """What takes time as well, and is in no stage's cost."""
+
+
+class Place(StrEnum):
+    """What a stage keeps busy."""
+
+    FLINK = "Flink"
+    WORKER = "CPU workers"
+    GPU = "GPUs"
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,8 @@ def plan(
 
 def _arrivals(stream: Stream, costs: Costs) -> Load:
     if costs.arrivals is None:
-        return Load(ARRIVALS, FLINK, None, "not measured")
-    return Load(ARRIVALS, FLINK, stream.messages_per_s * costs.arrivals.seconds, "measured")
+        return Load(ARRIVALS, Place.FLINK, None, "not measured")
+    return Load(ARRIVALS, Place.FLINK, stream.messages_per_s * costs.arrivals.seconds, "measured")
 
 
 def _load(
@@ -115,7 +122,7 @@ def _load(
     given: Mapping[str, float],
     on_gpu: bool,
 ) -> Load:
-    place: Place = FLINK if stage == SPLIT else GPU if on_gpu else WORKER
+    place = Place.FLINK if stage == SPLIT else Place.GPU if on_gpu else Place.WORKER
     if stage in given:
         clips_per_s = stream.video_seconds_per_s / stream.clip_seconds
         return Load(stage, place, clips_per_s * given[stage], "given")
@@ -124,8 +131,8 @@ def _load(
         return Load(stage, place, None, "not measured")
     if parameters and cost.parameters != parameters:
         return Load(stage, place, None, "measured with another model or other parameters")
-    if place != FLINK:
-        place = GPU if cost.unit == "gpu" else WORKER
+    if place is not Place.FLINK:
+        place = Place.GPU if cost.unit == "gpu" else Place.WORKER
     return Load(stage, place, stream.video_seconds_per_s * cost.seconds, "measured")
 
 
@@ -134,12 +141,12 @@ def _plan(loads: tuple[Load, ...], busy: float) -> Plan:
         return math.ceil(_sum(loads, place, *but) / busy)
 
     # The arrivals job is one task in one slot, however little there is to do.
-    slots = 1 + max(1, needed(FLINK, ARRIVALS))
+    slots = 1 + max(1, needed(Place.FLINK, ARRIVALS))
     return Plan(
         loads=loads,
         flink_slots=slots,
-        cpu_workers=max(1, needed(WORKER)),
-        gpus=needed(GPU),
+        cpu_workers=max(1, needed(Place.WORKER)),
+        gpus=needed(Place.GPU),
         bottleneck=_bottleneck(loads, busy),
         not_measured=tuple(load.stage for load in loads if load.seconds_per_s is None),
     )
@@ -160,7 +167,7 @@ def _bottleneck(loads: tuple[Load, ...], busy: float) -> str:
             "cannot be spread over slots"
         )
     known = [load for load in loads if load.seconds_per_s is not None]
-    on_gpu = [load for load in known if load.place == GPU]
+    on_gpu = [load for load in known if load.place is Place.GPU]
     largest = max(on_gpu or known, key=lambda load: load.seconds_per_s or 0.0)
     kind = "GPU" if on_gpu else "CPU"
     total = sum(load.seconds_per_s or 0.0 for load in (on_gpu or known))

@@ -210,6 +210,8 @@ def cluster_options(settings: Settings, home: Path) -> dict[str, Any]:
         "heartbeat.interval": "2 s",
         "heartbeat.timeout": "20 s",
         "io.tmp.dirs": str(home / "tmp"),
+        # Else beside our logs, where each killed TaskManager leaves one more.
+        "state.backend.rocksdb.log.dir": str(home / "tmp"),
         "python.executable": python,
         "python.client.executable": python,
         "parallelism.default": settings.flink.parallelism,
