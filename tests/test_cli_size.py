@@ -112,7 +112,9 @@ def test_measuring_gives_every_stage_of_the_recipe_a_cost(
         assert stages[stage]["seconds"] > 0
         assert stages[stage]["unit"] == "cpu"
     assert printed["origin"]["inputs"] == "video.mp4"
-    assert json.loads((folder / ".cliplake" / "costs.json").read_text()) == printed
+    kept = json.loads((folder / ".cliplake" / "costs.json").read_text(encoding="utf-8"))
+    # A machine without a cluster measures no arrivals: those printed are the package's.
+    assert kept == {**printed, "arrivals": None}
 
 
 def test_a_stream_is_sized_by_what_was_measured_here(
