@@ -23,6 +23,7 @@ from cliplake.commands import (
     process,
     recipe,
     regate,
+    size,
     sql,
     status,
     submit,
@@ -89,6 +90,7 @@ for command in (
     regate,
     forget,
     maintain,
+    size,
 ):
     command.register(app)
 

@@ -21,8 +21,12 @@ from schemas import replay
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
-STATE_FORMAT = "2"
+STATE_FORMAT = "3"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
+
+
+UNIQUE_TEXTS = {"parquet.enable.dictionary": "false"}
+"""Keys, URIs and messages are all different: a dictionary of them is made, and thrown away."""
 
 
 class ParseMessage(TableFunction):  # type: ignore[misc]
@@ -44,9 +48,11 @@ class ParseMessage(TableFunction):  # type: ignore[misc]
     ) -> Iterator[tuple[Any, ...]]:
         if self._done is not None and (partition, offset) in self._done:
             return
-        again = replay.parse_replay(*(None if h is None else bytes(h) for h in headers))
-        rows = parsed_rows(None if payload is None else bytes(payload), self._known, again)
-        yield from map(tuple, rows)
+        again = None
+        if headers[0] is not None:
+            again = replay.parse_replay(*(None if h is None else bytes(h) for h in headers))
+        # PyFlink serializes a named tuple as the tuple that it is.
+        yield from parsed_rows(None if payload is None else bytes(payload), self._known, again)
 
 
 def options(settings: Settings) -> dict[str, str]:
@@ -56,6 +62,14 @@ def options(settings: Settings) -> dict[str, str]:
         "python.fn-execution.bundle.size": "1000",
         "python.fn-execution.bundle.time": "100",
         "table.exec.state.ttl": f"{round(settings.flink.repeat_memory_days * 86_400_000)} ms",
+        # Every operator hands rows on as they are; without it each chained one copies them.
+        "pipeline.object-reuse": "true",
+        # A month's keys on the heap would end the TaskManager, and be written whole with each
+        # checkpoint. On disk they cost what came since the last one.
+        "state.backend.type": "rocksdb",
+        "execution.checkpointing.incremental": "true",
+        # Most keys are new: without filters each would be looked for in all files.
+        "state.backend.rocksdb.use-bloom-filter": "true",
     }
 
 
@@ -68,7 +82,7 @@ def build(
     tables.execute_sql(source_ddl(settings, new_state))
     environment.barrier(
         tables.sql_query(
-            "SELECT k.`topic`, k.`partition`, k.`offset`, k.`timestamp`, k.`payload`, "
+            f"SELECT {', '.join(f'k.`{name}`' for name in _RECORD)}, "
             "CURRENT_TIMESTAMP AS seen_at, p.* FROM records AS k, "
             f"LATERAL TABLE(parse_message(payload, `partition`, `offset`, {_headers()})) "
             f"AS p({', '.join(ParsedRow._fields)})"
@@ -79,7 +93,7 @@ def build(
         # The count of a video's references so far, this one included, is exact and lives in
         # Flink's own state: the same in Python's keyed state has a twentieth of the speed.
         tables.sql_query(
-            "SELECT *, COUNT(*) OVER (PARTITION BY video_key ORDER BY proc "
+            f"SELECT {_columns()}, COUNT(*) OVER (PARTITION BY video_key ORDER BY proc "
             "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS nth "
             "FROM (SELECT *, PROCTIME() AS proc FROM parsed WHERE reason IS NULL)"
         ),
@@ -87,7 +101,7 @@ def build(
     )
     statements = tables.create_statement_set()
     for table, query in inserts(environment.table("rejected_messages")).items():
-        hint = options_hint(KEEP_CONSUMERS) if table == "videos" else ""
+        hint = options_hint(KEEP_CONSUMERS | UNIQUE_TEXTS) if table == "videos" else ""
         statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {hint} {query}")
     return statements
 
@@ -122,6 +136,14 @@ def source_ddl(settings: Settings, new_state: NewState | None) -> str:
         "`headers` MAP<STRING NOT NULL, BYTES NOT NULL> METADATA VIRTUAL"
         f") WITH ({rendered})"
     )
+
+
+_RECORD = ("topic", "partition", "offset", "timestamp", "payload")
+
+
+def _columns() -> str:
+    """The columns of the view ``parsed``."""
+    return ", ".join(f"`{name}`" for name in (*_RECORD, "seen_at", *ParsedRow._fields))
 
 
 def _headers() -> str:

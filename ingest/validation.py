@@ -64,7 +64,9 @@ def parsed_rows(
             attributes=video.attributes,
             is_known=video.video_key in known,
             replay_id=replay.id if replay and replay.means(video.video_key) else None,
-            **_letter(replay),
+            letter_topic=replay.of.topic if replay else None,
+            letter_partition=replay.of.partition if replay else None,
+            letter_offset=replay.of.offset if replay else None,
             reason=None,
             error=None,
         )
@@ -75,14 +77,6 @@ def millis(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def _letter(replay: Replay | None) -> dict[str, Any]:
-    return {
-        "letter_topic": replay.of.topic if replay else None,
-        "letter_partition": replay.of.partition if replay else None,
-        "letter_offset": replay.of.offset if replay else None,
-    }
-
-
 def _rejected(reason: RejectedMessageReason, error: str, replay: Replay | None) -> ParsedRow:
     nothing = dict.fromkeys(ParsedRow._fields)
     row: dict[str, Any] = {
@@ -90,7 +84,9 @@ def _rejected(reason: RejectedMessageReason, error: str, replay: Replay | None) 
         "record_index": 0,
         "is_known": False,
         "replay_id": replay.id if replay else None,
-        **_letter(replay),
+        "letter_topic": replay.of.topic if replay else None,
+        "letter_partition": replay.of.partition if replay else None,
+        "letter_offset": replay.of.offset if replay else None,
         "reason": str(reason),
         # The text may quote the message: what is not UTF-8 could not be written.
         "error": error.encode("utf-8", errors="replace").decode("utf-8"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import sys
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -343,3 +347,36 @@ def test_an_event_that_is_no_upload_is_rejected_with_its_reason(raw: bytes, reas
 
 def test_an_error_in_an_event_says_which_record() -> None:
     assert "Records[1]" in rejected(s3_event(s3_record(), s3_record(s3={}))).error
+
+
+URI_PARTS = (
+    ("s3://", "https://", "http://", "file://", "ftp://", "S3://", "s3:/", "//", ""),
+    ("uploads", "up.lo-ads_1", "", "a:80", "a:x", "u:p@a", "[::1]", "[", "ä", ".", "-a"),
+    ("/a.mp4", "/", "", "//", "/?x", "/#x", "/a?b=c#d", "/%20", "/a b", "/ä", "?a", "/=", "/a@b"),
+)
+
+
+def test_a_uri_that_is_recognised_at_once_has_the_verdict_of_one_that_is_taken_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uris = ["".join(parts) for parts in itertools.product(*URI_PARTS)]
+    at_once = [verdict(uri) for uri in uris]
+    monkeypatch.setattr("schemas.message._PLAIN_URI", re.compile(r"(?!)"))
+    assert at_once == [verdict(uri) for uri in uris]
+
+
+def verdict(uri: str) -> str | None:
+    try:
+        parse_message(json.dumps({"schema_version": 1, "uri": uri}).encode())
+    except MessageRejected as rejected:
+        return rejected.error
+    return None
+
+
+def test_no_character_that_is_refused_is_printable() -> None:
+    refused = {"Cc", "Cs", "Zl", "Zp"}
+    turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    for number in range(sys.maxunicode + 1):
+        char = chr(number)
+        if unicodedata.category(char) in refused or unicodedata.bidirectional(char) in turning:
+            assert not char.isprintable()

@@ -46,7 +46,7 @@ TASKMANAGER_MEMORY = {
     "task.off-heap.size": "64m",
     "network.min": "128m",
     "network.max": "128m",
-    # State is on the heap and Python's memory is its own: little is left to manage.
+    # The keys of arrivals are on disk, and Python's memory is its own: little is left to manage.
     "managed.size": "256m",
     "jvm-metaspace.size": "256m",
     "jvm-overhead.min": "192m",
@@ -210,6 +210,8 @@ def cluster_options(settings: Settings, home: Path) -> dict[str, Any]:
         "heartbeat.interval": "2 s",
         "heartbeat.timeout": "20 s",
         "io.tmp.dirs": str(home / "tmp"),
+        # Else beside our logs, where each killed TaskManager leaves one more.
+        "state.backend.rocksdb.log.dir": str(home / "tmp"),
         "python.executable": python,
         "python.client.executable": python,
         "parallelism.default": settings.flink.parallelism,

@@ -1,0 +1,83 @@
+"""A broker and a Flink cluster on free ports, without jobs: what a benchmark starts its own on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from deploy.local.broker import broker
+from deploy.local.flink_cluster import flink_parts, remove_temporary
+from deploy.local.marked import Mark, find, sweep
+from deploy.local.resolve import resolve
+from deploy.local.state import StateFolder
+from deploy.local.supervisor import Supervisor
+from ingest.topic import create_topic
+from processors.pool.lake import Lake
+from schemas.settings import Settings, load_settings
+
+
+def free_port_settings(folder: Path, **sections: dict[str, object]) -> Settings:
+    """Settings of a stack in ``folder`` on free ports; ``sections`` win."""
+    values: dict[str, dict[str, object]] = {
+        "local": {
+            "state_dir": str(folder / "state"),
+            "kafka_port": 0,
+            "kafka_controller_port": 0,
+            "ray_port": 0,
+            "flink_jobmanager_rpc_port": 0,
+        },
+        "flink": {"rest_port": 0},
+    }
+    for section, more in sections.items():
+        values[section] = {**values.get(section, {}), **more}
+    return load_settings(None, **values)
+
+
+class FlinkCluster:
+    """What runs: its settings with the real ports, and the CPU time of its processes."""
+
+    def __init__(self, settings: Settings, mark: Mark) -> None:
+        self.settings = settings
+        self._mark = mark
+
+    def cpu_seconds(self, part: str) -> dict[str, float]:
+        """CPU seconds so far of a part's living processes, by kind: ``java``, ``python``."""
+        found: dict[str, float] = {}
+        for process in find(self._mark.of_part(part)):
+            try:
+                times, name = process.cpu_times(), process.name()
+            except psutil.Error:
+                continue  # it ended meanwhile
+            kind = "java" if name.startswith("java") else "python"
+            found[kind] = found.get(kind, 0.0) + times.user + times.system
+        return found
+
+
+@contextmanager
+def flink_cluster(settings: Settings) -> Iterator[FlinkCluster]:
+    """Broker, JobManager and TaskManagers, with the lake's tables and the topic made."""
+    state = StateFolder(settings.state_dir)
+    owner = state.own()
+    mark = state.mark(owner.run)
+    try:
+        resolved = resolve(settings)
+        supervisor = Supervisor(mark, max_restarts=0, log=print)
+        for part in (broker(resolved.settings), *flink_parts(resolved.settings)):
+            supervisor.add(part)
+        with ThreadPoolExecutor(1) as executor:
+            tables = executor.submit(lambda: Lake(resolved.settings).ensure_tables())
+            while not supervisor.is_ready():
+                supervisor.tick()
+                time.sleep(0.2)
+            tables.result()
+        create_topic(resolved.settings)
+        yield FlinkCluster(resolved.settings, mark)
+    finally:
+        sweep(mark)
+        remove_temporary(settings)
+        state.release()
