@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +31,18 @@ def free_port_settings(folder: Path, **sections: dict[str, object]) -> Settings:
             "kafka_controller_port": 0,
             "ray_port": 0,
             "flink_jobmanager_rpc_port": 0,
+            # What was measured over a restart is worth nothing.
+            "max_restarts": 0,
         },
         "flink": {"rest_port": 0},
     }
     for section, more in sections.items():
         values[section] = {**values.get(section, {}), **more}
     return load_settings(None, **values)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class FlinkCluster:
@@ -66,7 +73,7 @@ def flink_cluster(settings: Settings) -> Iterator[FlinkCluster]:
     mark = state.mark(owner.run)
     try:
         resolved = resolve(settings)
-        supervisor = Supervisor(mark, max_restarts=0, log=print)
+        supervisor = Supervisor(mark, resolved.settings.local, log=_say)
         for part in (broker(resolved.settings), *flink_parts(resolved.settings)):
             supervisor.add(part)
         with ThreadPoolExecutor(1) as executor:
