@@ -6,31 +6,15 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import clips
 from processors.chain import StageDescription
 from processors.results import ClipResult, passed
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
-FRAMES = 8
 FRAME_BYTES = 20_000
 """About what a 360p frame takes as a JPEG."""
 NOISE_BYTES = 1 << 25
-_SCORES = {
-    "nsfw_score": 0.01,
-    "motion_score": 2.5,
-    "aesthetics_score": 0.6,
-    "caption": "a person rides a bicycle along a river on a sunny day",
-    "caption_tokens": 12,
-    "frame_count": FRAMES,
-    "sharpness": 60.0,
-    "brightness": 110.0,
-    "black_fraction": 0.0,
-    "overexposed_fraction": 0.0,
-    "safety_model": "open-nsfw",
-    "safety_model_revision": "sha256:0123456789abcdef",
-    "cpu_s": 0.25,
-    "stage_seconds": {"decode": "0.10", "safety": "0.05", "motion": "0.10"},
-}
 
 
 class Kept:
@@ -50,8 +34,8 @@ class Kept:
     def describe(self) -> list[StageDescription]:
         return []
 
-    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
-        return [passed(clip, self._recipe, _SCORES) for clip in clips]
+    def run(self, rows: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        return [passed(clip, self._recipe, clips.SCORES) for clip in rows]
 
 
 class KeptWithFrames(Kept):
@@ -62,17 +46,17 @@ class KeptWithFrames(Kept):
         self._noise = random.Random(1).randbytes(NOISE_BYTES)
         self._places = random.Random()
 
-    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
-        results = super().run(clips)
-        for clip, result in zip(clips, results, strict=True):
+    def run(self, rows: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
+        results = super().run(rows)
+        for clip, result in zip(rows, results, strict=True):
             result.frames = {
                 "clip_id": clip["clip_id"],
-                "video_frames": [self._jpeg() for _ in range(FRAMES)],
-                "frame_times_s": [clip["start_s"] + 0.25 * n for n in range(FRAMES)],
-                "frame_sharpness": [60.0] * FRAMES,
-                "frame_brightness": [110.0] * FRAMES,
-                "frame_black_fraction": [0.0] * FRAMES,
-                "frame_overexposed": [0.0] * FRAMES,
+                "video_frames": [self._jpeg() for _ in range(clips.FRAMES)],
+                "frame_times_s": [clip["start_s"] + 0.25 * n for n in range(clips.FRAMES)],
+                "frame_sharpness": [60.0] * clips.FRAMES,
+                "frame_brightness": [110.0] * clips.FRAMES,
+                "frame_black_fraction": [0.0] * clips.FRAMES,
+                "frame_overexposed": [0.0] * clips.FRAMES,
             }
         return results
 

@@ -1,4 +1,7 @@
-"""Rows of ``clips`` as the split writes them, in bulk: every column filled, three clips a video."""
+"""Rows of ``clips`` as the split writes them, in bulk, and the scores that clips are given.
+
+Every column is filled; there are three clips a video.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from processors.pool.keyed_write import KeyedWrite, SequenceNumbers
 from processors.pool.lake import Lake
 from schemas.recipe import Recipe, parse_recipe
 from schemas.tables import CLIPS
@@ -18,6 +22,24 @@ process:
   - video_motion_score_filter: {min_score: 0.25}
 """
 CLIPS_A_VIDEO = 3
+FRAMES = 8
+"""Of each clip that is kept, where they are stored."""
+SCORES = {
+    "nsfw_score": 0.01,
+    "motion_score": 2.5,
+    "aesthetics_score": 0.6,
+    "caption": "a person rides a bicycle along a river on a sunny day",
+    "caption_tokens": 12,
+    "frame_count": FRAMES,
+    "sharpness": 60.0,
+    "brightness": 110.0,
+    "black_fraction": 0.0,
+    "overexposed_fraction": 0.0,
+    "safety_model": "open-nsfw",
+    "safety_model_revision": "sha256:0123456789abcdef",
+    "cpu_s": 0.25,
+    "stage_seconds": {"decode": "0.10", "safety": "0.05", "motion": "0.10"},
+}
 _MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
@@ -28,19 +50,24 @@ def recipe() -> Recipe:
 def write(lake: Lake, count: int, snapshot_rows: int) -> None:
     """Commit ``count`` rows, ``snapshot_rows`` to a snapshot."""
     table = lake.table(CLIPS.name)
-    for start in range(0, count, snapshot_rows):
-        builder = table.new_batch_write_builder()
-        writer, commit = builder.new_write(), builder.new_commit()
-        writer.write_arrow(_rows(range(start, min(start + snapshot_rows, count))))
-        commit.commit(writer.prepare_commit())
+    numbers = SequenceNumbers()
+    commit = table.new_stream_write_builder().new_commit()
+    for snapshot, start in enumerate(range(0, count, snapshot_rows), 1):
+        writer = KeyedWrite(table, "split", numbers)
+        writer.write_arrow(rows(range(start, min(start + snapshot_rows, count))))
+        commit.commit(writer.prepare_commit(snapshot), snapshot)
         writer.close()
-        commit.close()
 
 
-def _rows(numbers: range) -> pa.Table:
+def clip_id(number: int) -> str:
+    return _hash(f"clip {number}")
+
+
+def rows(numbers: range) -> pa.Table:
+    """Rows of ``clips`` with these numbers."""
     fingerprint = recipe().split_fingerprint
     columns = {
-        "clip_id": [_hash(f"clip {n}") for n in numbers],
+        "clip_id": [clip_id(n) for n in numbers],
         "video_key": [_hash(f"video {n // CLIPS_A_VIDEO}") for n in numbers],
         "video_id": [f"upload-{n // CLIPS_A_VIDEO}" for n in numbers],
         "uri": [f"s3://uploads/2026/01/31/{n // CLIPS_A_VIDEO:09}.mp4" for n in numbers],

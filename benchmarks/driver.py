@@ -139,8 +139,10 @@ def _run(lake: Lake, options: argparse.Namespace, new: int) -> Figures:
     started = time.time()
     with log.open("wb") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.driver", str(options.folder), "--drive"]
-            + ["--frames", str(options.frames)],
+            [
+                *(sys.executable, "-m", "benchmarks.driver", str(options.folder), "--drive"),
+                *("--frames", str(options.frames)),
+            ],
             cwd=CHECKOUT,
             stdout=out,
             stderr=out,

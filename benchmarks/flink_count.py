@@ -54,7 +54,9 @@ def main() -> None:
     environment.execute_sql(f"CREATE CATALOG lake WITH ({rendered})")
     counts = {}
     for name in request["tables"]:
-        query = f"SELECT COUNT(*), COUNT(DISTINCT clip_id) FROM lake.`{request['database']}`.`{name}`"
+        query = (
+            f"SELECT COUNT(*), COUNT(DISTINCT clip_id) FROM lake.`{request['database']}`.`{name}`"
+        )
         with environment.execute_sql(query).collect() as rows:
             counts[name] = [int(value) for row in rows for value in row]
     Path(request["output"]).write_text(json.dumps(counts))

@@ -45,6 +45,11 @@ class DoneClips:
     def __len__(self) -> int:
         return len(self._sorted) + len(self._recent)
 
+    @property
+    def any_failed(self) -> bool:
+        """Whether there are clips that failed, of which `finish` wants to know."""
+        return bool(self._failed)
+
     def admit(
         self, clip_ids: pa.ChunkedArray, offsets: pa.ChunkedArray | None = None
     ) -> npt.NDArray[np.bool_]:
