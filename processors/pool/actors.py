@@ -24,7 +24,7 @@ import ray
 from processors.errors import DependencyFault, StageStartError
 from processors.failpoints import passing
 from processors.pool.lake import Lake
-from processors.pool.verdicts import from_ipc, to_ipc, verdicts_of
+from processors.pool.verdicts import from_ipc, to_dicts, to_ipc, verdicts_of
 from processors.results import ClipResult
 from schemas.reasons import ClipStatus
 from schemas.recipe import read_dumped
@@ -115,7 +115,7 @@ class EnrichActor:
         ``sequence`` is the enrich_seq of each one's rows, ``attempts`` how often it was tried
         before.
         """
-        clips = from_ipc(rows).to_pylist()
+        clips = to_dicts(from_ipc(rows))
         try:
             results: list[ClipResult] = self._chain.run(clips)
         except DependencyFault as error:
