@@ -74,9 +74,14 @@ class DoneClips:
         if self._failed and offsets is not None:
             self._admit_failed(keys, offsets, known)
         if len(self._recent) >= _MERGE_AT:
-            self._sorted = np.union1d(self._sorted, np.array(list(self._recent), _KEY))
-            self._recent.clear()
+            self._merge_recent()
         return ~known
+
+    def _merge_recent(self) -> None:
+        recent = np.sort(np.fromiter(self._recent, _KEY, len(self._recent)))
+        # Sorting all of them anew would cost the more a clip, the more clips there are.
+        self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, recent), recent)
+        self._recent.clear()
 
     def _admit_failed(
         self, keys: Keys, offsets: pa.ChunkedArray, known: npt.NDArray[np.bool_]
