@@ -58,7 +58,7 @@ class Committer:
     @property
     def pending(self) -> int:
         """Results that wait for the next commit."""
-        return len(self._enriched) + sum(rows.num_rows for rows in self._rows)
+        return len(self._enriched) + sum(len(rows) for rows in self._rows)
 
     def add(self, result: ClipResult, enrich_seq: int) -> None:
         """Take a clip's rows; its frames come by `add_frames`."""
