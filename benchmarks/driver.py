@@ -104,21 +104,22 @@ def main() -> None:
     clips.write(lake, options.clips, options.snapshot_rows)
     first = _run(lake, options, options.clips)
     again = _run(lake, options, 0)
-    tables = ["enriched_clips", *(["clip_frames"] if options.frames else [])]
-    rows = count_rows(settings, tables)
-    report = {
+    report: dict[str, Any] = {
         "command": " ".join(sys.argv[1:]),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
         "run": asdict(first),
         "start_up_with_all_rows_s": again.start_up_s,
-        "rows_by_flink": {name: list(found) for name, found in rows.items()},
     }
+    for name, value in [*report["run"].items(), *list(report.items())[-1:]]:
+        print(f"{name.replace('_', ' '):32} {value:>12}", flush=True)
+    counted = count_rows(settings, ["enriched_clips", *["clip_frames"] * bool(options.frames)])
+    report["rows_and_clips_by_flink"] = counted
     (options.folder / "driver.json").write_text(json.dumps(report, indent=2) + "\n")
-    _print(report)
-    for name, found in rows.items():
+    for name, found in counted.items():
+        print(f"{name + ', by Flink':32} {found[0]:>12} rows of {found[1]} clips")
         if found != (options.clips, options.clips):
-            raise SystemExit(f"{name} has {found[0]} rows of {found[1]} clips, by Flink")
+            raise SystemExit(f"{name} should have {options.clips}")
 
 
 def _drive(folder: Path, frames: int) -> None:
@@ -235,14 +236,6 @@ def _moment(log: Path, what: str) -> float:
         if message.startswith(what):
             return float(created)
     raise SystemExit(f"{log} has no line {what!r}")
-
-
-def _print(report: dict[str, Any]) -> None:
-    for name, value in report["run"].items():
-        print(f"{name.replace('_', ' '):32} {value:>12}")
-    print(f"{'start up s, all rows there':32} {report['start_up_with_all_rows_s']:>12}")
-    for name, (rows, keys) in report["rows_by_flink"].items():
-        print(f"{name + ', by Flink':32} {rows:>12} rows of {keys} clips")
 
 
 if __name__ == "__main__":

@@ -81,5 +81,10 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_string(kind) or pa.types.is_boolean(kind) or (number and not column.null_count):
         values: list[Any] = column.to_numpy().tolist()
         return values
+    if pa.types.is_timestamp(kind):
+        # The clips of a video share theirs, and an aware datetime is dear to make.
+        encoded = column.combine_chunks().dictionary_encode()
+        times = encoded.dictionary.to_pylist()
+        return [None if place is None else times[place] for place in encoded.indices.to_pylist()]
     listed: list[Any] = column.to_pylist()
     return listed
