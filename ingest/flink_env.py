@@ -16,9 +16,9 @@ from py4j.protocol import Py4JJavaError
 from pyflink.common import Configuration
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
-from pyflink.table import EnvironmentSettings, StreamTableEnvironment, TableEnvironment
-from pyflink.util.exceptions import TableException
+from pyflink.table import StreamTableEnvironment
 
+from ingest.paimon_java import cause
 from schemas.problems import ConfigError
 from schemas.settings import Settings
 
@@ -87,7 +87,7 @@ class FlinkEnvironment:
         except Py4JJavaError as error:
             raise ConfigError(
                 f"the Flink cluster at {self.settings.flink.rest_address}:"
-                f"{self.settings.flink.rest_port} did not take the job: {_cause(error)}"
+                f"{self.settings.flink.rest_port} did not take the job: {cause(error)}"
             ) from error
 
     def barrier(self, table: Any, view: str) -> None:
@@ -101,45 +101,6 @@ class FlinkEnvironment:
         rows = table._j_table.getResolvedSchema().toPhysicalRowDataType().bridgedTo(row_data)
         stream = DataStream(self.tables._j_tenv.toDataStream(table._j_table, rows))
         self.tables.create_temporary_view(view, self.tables.from_data_stream(stream))
-
-
-class LocalTables:
-    """Statements over the lake that run in this process alone, without a cluster."""
-
-    def __init__(self, settings: Settings) -> None:
-        configuration = Configuration()
-        for key, value in _LOCAL_OPTIONS.items():
-            configuration.set_string(key, value)
-        self._tables = TableEnvironment.create(
-            EnvironmentSettings.new_instance()
-            .in_batch_mode()
-            .with_configuration(configuration)
-            .build()
-        )
-        self._tables.execute_sql(_catalog_ddl(settings))
-        self._tables.use_catalog(CATALOG)
-
-    def call(self, statement: str) -> str:
-        """Run one procedure to its end; what it says. `ConfigError` if it fails."""
-        try:
-            with self._tables.execute_sql(statement).collect() as rows:
-                return "; ".join(", ".join(str(value) for value in row) for row in rows)
-        except (Py4JJavaError, TableException) as error:
-            raise ConfigError(f"{statement} failed: {_cause(error)}") from error
-
-
-_LOCAL_OPTIONS = {
-    "execution.target": "local",
-    "parallelism.default": "1",
-    "table.local-time-zone": "UTC",
-    # A procedure that starts a job returns when it has ended, and has committed by then.
-    "table.dml-sync": "true",
-    # One small task at a time, in the client's own heap.
-    "taskmanager.numberOfTaskSlots": "4",
-    "taskmanager.memory.managed.size": "64m",
-    "rest.bind-address": "127.0.0.1",
-    "rest.bind-port": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -175,17 +136,8 @@ def lake_tables(settings: Settings, names: Iterable[str]) -> dict[str, LakeTable
             )
             found[name] = LakeTable(str(table.uuid()), table.latestSnapshot().isPresent())
     except Py4JJavaError as error:
-        raise ConfigError(f"the lake's catalog cannot be read: {_cause(error)}") from error
+        raise ConfigError(f"the lake's catalog cannot be read: {cause(error)}") from error
     return found
-
-
-def _cause(error: BaseException) -> str:
-    java = getattr(error, "java_exception", None)
-    text = str(error) if java is None else str(java.toString())
-    while java is not None and java.getCause() is not None:
-        java = java.getCause()
-        text = str(java.toString())
-    return text
 
 
 def options_hint(options: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Maintains tables of the lake by Paimon's own procedures; the flink interpreter runs it.
+"""Maintains tables of the lake by Paimon's own Java classes; the flink interpreter runs it.
 
 ``python -m ingest.maintain --settings-json FILE --step TABLE:PROCEDURE …`` runs the steps in
 their order, and prints a line of JSON for each: ``{"table", "procedure", "seconds", "result"}``.
@@ -17,17 +17,13 @@ import os
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from ingest.submit_jobs import prepare_jvm
 from schemas.problems import ConfigError
-from schemas.settings import Settings, load_settings_json
+from schemas.settings import load_settings_json
 from schemas.tables import TABLES
 
 PROCEDURES = ("expire_snapshots", "remove_orphan_files", "compact", "compact_manifest")
-SNAPSHOTS_KEPT = 10
-"""At least so many stay, however old: the newest of them holds the pool's position."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,12 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
         steps = [_step(step) for step in options.step]
         settings = load_settings_json(options.settings_json)
         prepare_jvm(settings)
-        from ingest.flink_env import LocalTables
+        from ingest.paimon_java import LakeMaintenance
 
-        tables = LocalTables(settings)
+        lake = LakeMaintenance(settings)
         for table, procedure in steps:
             started = time.monotonic()
-            result = tables.call(statement(settings, table, procedure))
+            result = lake.run(table, procedure)
             seconds = round(time.monotonic() - started, 3)
             line = {"table": table, "procedure": procedure, "seconds": seconds, "result": result}
             print(json.dumps(line), flush=True)
@@ -55,44 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def statement(settings: Settings, table: str, procedure: str, now: datetime | None = None) -> str:
-    """The CALL of one procedure with the ages that the settings say."""
-    kept = settings.maintenance
-    arguments: dict[str, Any] = {"table": f"{settings.catalog.database}.{table}"}
-    now = now or datetime.now(UTC)
-    if procedure == "expire_snapshots":
-        arguments["retain_min"] = SNAPSHOTS_KEPT
-        arguments["older_than"] = _time(now - timedelta(hours=kept.keep_snapshots_h))
-    elif procedure == "remove_orphan_files":
-        arguments["older_than"] = _time(now - timedelta(hours=kept.keep_orphans_h))
-        arguments["dry_run"] = False
-        # Looks at files in this process; the other way is a job over a cluster.
-        arguments["mode"] = "local"
-    elif procedure == "compact":
-        # A full one would rewrite the whole table each time, and takes longer with each clip.
-        arguments["compact_strategy"] = "minor"
-    rendered = ", ".join(f"`{name}` => {_literal(value)}" for name, value in arguments.items())
-    return f"CALL sys.{procedure}({rendered})"
-
-
 def _step(text: str) -> tuple[str, str]:
     table, _, procedure = text.partition(":")
     if table not in {t.name for t in TABLES} or procedure not in PROCEDURES:
         raise ConfigError(f"step {text!r} is not TABLE:PROCEDURE")
     return table, procedure
-
-
-def _time(moment: datetime) -> str:
-    # The procedures read a local time, and this process's zone is set to UTC.
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _end_with_parent() -> None:

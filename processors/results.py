@@ -22,6 +22,10 @@ from schemas.tables import (
 DURATION_REASONS = (RejectReason.TOO_SHORT, RejectReason.TOO_LONG)
 SEQUENCE_COLUMN = "enrich_seq"
 """Set by whoever writes the rows."""
+_EMPTY: dict[str, Any] = dict.fromkeys(
+    name for name in ENRICHED_CLIPS.column_names if name != SEQUENCE_COLUMN
+)
+_OF_THE_CLIP = (*CLIP_COLUMN_NAMES, *KAFKA_COLUMN_NAMES)
 
 
 @dataclass
@@ -105,12 +109,10 @@ def _result(
     reason: str | None,
     scores: Mapping[str, Any],
 ) -> ClipResult:
-    columns = [name for name in ENRICHED_CLIPS.column_names if name != SEQUENCE_COLUMN]
-    unknown = set(scores) - set(columns)
+    unknown = scores.keys() - _EMPTY.keys()
     if unknown:
         raise ValueError(f"enriched_clips has no column {', '.join(sorted(unknown))}")
-    row: dict[str, Any] = dict.fromkeys(columns)
-    row.update({name: clip.get(name) for name in (*CLIP_COLUMN_NAMES, *KAFKA_COLUMN_NAMES)})
+    row = {**_EMPTY, **{name: clip.get(name) for name in _OF_THE_CLIP}}
     row.update(
         # The split judged by the recipe that it had; this row's verdict is of this recipe.
         duration_ok=reason not in DURATION_REASONS,

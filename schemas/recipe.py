@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,17 +64,17 @@ class Recipe:
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What the file says and what has no effect here, a sentence each."""
 
-    @property
+    @cached_property
     def split_fingerprint(self) -> str:
         """Changes when clips would be cut elsewhere; part of every clip_id."""
         return fingerprint(self.split.score_parameters())
 
-    @property
+    @cached_property
     def splitter(self) -> str:
         """The split's parameters as JSON, for the ``splitter`` column."""
         return json.dumps(self.split.score_parameters(), sort_keys=True)
 
-    @property
+    @cached_property
     def scores_fingerprint(self) -> str:
         """Changes when a clip's scores would."""
         # Only models of the hub are shown other pixels, or asked for another class.
@@ -86,7 +87,7 @@ class Recipe:
             }
         )
 
-    @property
+    @cached_property
     def gates_fingerprint(self) -> str:
         """Changes when a clip's verdict would, from the same scores."""
         return fingerprint(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Table:
     partition_keys: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def column_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
@@ -90,6 +91,10 @@ class Table:
 
     def arrow_schema(self) -> pyarrow.Schema:
         """The schema of a batch to write, in column order."""
+        return self._arrow_schema
+
+    @cached_property
+    def _arrow_schema(self) -> pyarrow.Schema:
         import pyarrow as pa
 
         return pa.schema(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 from clip_media import clip, panning
 from media import encode
 from tiny_models import make_blip, make_small_aesthetics
 
+from processors.errors import MediaError
 from processors.pool.driver import Driver
+from processors.pool.verdicts import from_ipc, to_dicts, to_ipc, verdicts_of
+from processors.results import failed, passed
+from schemas.reasons import ClipStatus, MediaReason
 from schemas.recipe import parse_recipe
 from schemas.settings import load_settings
+from schemas.tables import CLIPS
 from tests import pool_lake
 
 STAGE = """
@@ -99,3 +105,31 @@ def test_models_and_a_stage_of_the_users_own_enrich_the_lake(
     assert (third["status"], third["reject_reason"]) == ("rejected", "does_not_move")
     assert (third["caption"], third["aesthetics_score"]) == (None, None)
     assert lake.read("clip_frames", ["clip_id"]).num_rows == 3
+
+
+def test_clips_pass_to_the_actors_and_back_as_they_were() -> None:
+    odd = [
+        pool_lake.clip(0),
+        pool_lake.clip(1, kafka_timestamp=None, kafka_partition=None, fps=None, etag="é"),
+        pool_lake.clip(2, width=640, rotation=0, fps=29.97, duration_ok=False),
+    ]
+    rows = pa.Table.from_pylist(odd, schema=CLIPS.arrow_schema())
+    for part in (rows, rows.slice(1), rows.slice(1, 1), pa.concat_tables([rows, rows]), rows[:0]):
+        passed_on = from_ipc(to_ipc(part))
+        assert passed_on.equals(part)
+        assert to_dicts(passed_on) == part.to_pylist()
+        for ours, plain in zip(to_dicts(part), part.to_pylist(), strict=True):
+            assert list(map(type, ours.values())) == list(map(type, plain.values()))
+
+
+def test_verdicts_that_are_picked_out_keep_their_failures() -> None:
+    recipe = pool_lake.recipe()
+    error = MediaError(MediaReason.NOT_FOUND, "it is not there", stage="fetch")
+    results = [failed(pool_lake.clip(n), recipe, error) for n in range(3)]
+    results[1] = passed(pool_lake.clip(1), recipe, {})
+    picked = verdicts_of(results, [5, 6, 7]).select([1, 2])
+    assert picked.rows.column("enrich_seq").to_pylist() == [6, 7]
+    assert picked.statuses == [ClipStatus.KEPT, ClipStatus.FAILED]
+    assert {place: row["clip_id"] for place, row in picked.failures.items()} == {
+        1: pool_lake.clip_id(2)
+    }

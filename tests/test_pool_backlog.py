@@ -28,7 +28,7 @@ def filled(videos: list[int]) -> tuple[Backlog, Span]:
 def batches(backlog: Backlog, limit: int) -> list[list[str]]:
     found = []
     while (taken := backlog.take(limit)) is not None:
-        found.append([row["clip_id"] for row in taken[0]])
+        found.append(taken[0].column("clip_id").to_pylist())
     return found
 
 

@@ -60,7 +60,7 @@ def test_a_letter_is_resolved_in_the_commit_of_the_clips_result(lake: Lake) -> N
     committer.commit(position(3))
     result = passed(pool_lake.clip(1), pool_lake.recipe(), {})
     committer.add(result, 50)
-    committer.resolve(result, 50)
+    committer.resolve(result.clip_id, 50, result.enriched["enriched_at"])
     committer.commit(position(4))
     letters = {r["clip_id"]: r for r in lake.read("failed_clips").to_pylist()}
     assert letters[pool_lake.clip_id(2)]["resolved_at"] is None

@@ -14,7 +14,7 @@ import os
 import pickle
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,9 @@ import ray
 from processors.errors import DependencyFault, StageStartError
 from processors.failpoints import passing
 from processors.pool.lake import Lake
+from processors.pool.verdicts import from_ipc, to_dicts, to_ipc, verdicts_of
 from processors.results import ClipResult
+from schemas.reasons import ClipStatus
 from schemas.recipe import read_dumped
 from schemas.settings import on_this_node, parse_settings_json
 from schemas.tables import CLIP_FRAMES
@@ -39,8 +41,15 @@ logger = logging.getLogger(__name__)
 class BatchOutcome:
     """What became of one micro-batch: results, or a fault that blames nobody, or an error."""
 
-    results: list[ClipResult] = field(default_factory=list)
-    """One a clip, in order, without their frames; empty if there is a fault or an error."""
+    rows: bytes | None = None
+    """Rows of ``enriched_clips`` (`to_ipc`), one a clip, in order; None if there is a fault or an
+    error."""
+    statuses: list[ClipStatus] = field(default_factory=list)
+    """One a clip, as in its row."""
+    failures: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Rows of ``failed_clips`` by the clip's place in the batch; they lack ``enrich_seq``."""
+    held: dict[int, str] = field(default_factory=dict)
+    """Clips that had better be tried again, by their place, and why."""
     frames: bytes | None = None
     """Pickled commit messages of the frame files that were written."""
     fault: str | None = None
@@ -100,8 +109,13 @@ class EnrichActor:
         self._chain = chain
         return None
 
-    def run(self, clips: Sequence[Mapping[str, Any]], sequence: Sequence[int]) -> BatchOutcome:
-        """Run the chain over clips; ``sequence`` is the enrich_seq of each one's rows."""
+    def run(self, rows: bytes, sequence: Sequence[int], attempts: Sequence[int]) -> BatchOutcome:
+        """Run the chain over rows of ``clips`` (`to_ipc`).
+
+        ``sequence`` is the enrich_seq of each one's rows, ``attempts`` how often it was tried
+        before.
+        """
+        clips = to_dicts(from_ipc(rows))
         try:
             results: list[ClipResult] = self._chain.run(clips)
         except DependencyFault as error:
@@ -116,11 +130,20 @@ class EnrichActor:
                 frames = self._write_frames(results, sequence)
         except Exception as error:
             return BatchOutcome(fault=f"frames could not be written: {_last_words(error)}")
-        for result, number in zip(results, sequence, strict=True):
+        for result, number, before in zip(results, sequence, attempts, strict=True):
+            result.enriched["attempts"] = before + 1
+            if result.failure is not None:
+                result.failure["attempts"] = before + 1
             if result.frames is not None:
                 result.enriched["frames_seq"] = number
-                result.frames = None
-        return BatchOutcome(results=list(results), frames=frames)
+        try:
+            verdicts = verdicts_of(results, sequence)
+        except Exception as error:
+            return BatchOutcome(error=f"a result is no row: {_last_words(error)}")
+        held = {i: result.held for i, result in enumerate(results) if result.held is not None}
+        return BatchOutcome(
+            to_ipc(verdicts.rows), verdicts.statuses, verdicts.failures, held, frames
+        )
 
     def close(self) -> None:
         """Release what the chain holds, its child processes above all."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +48,7 @@ class Backlog:
         self._parts.append(_Part(rows, indices[order], ends, span))
         self.rows += rows.num_rows
 
-    def take(self, limit: int) -> tuple[list[dict[str, Any]], Span, list[int]] | None:
+    def take(self, limit: int) -> tuple[pa.Table, Span, list[int]] | None:
         """The next micro-batch: rows, their span and their places in it; None if there is none.
 
         At most ``limit`` rows; a video is only cut if it alone has more than that.
@@ -66,5 +65,5 @@ class Backlog:
         self.rows -= stop - start
         if stop == part.rows.num_rows:
             self._parts.popleft()
-        rows = part.rows.slice(start, stop - start).to_pylist()
+        rows = part.rows.slice(start, stop - start)
         return rows, part.span, part.indices[start:stop].tolist()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +25,10 @@ from tenacity import (
 
 from processors.failpoints import passing
 from processors.pool.errors import CommitFailed
+from processors.pool.keyed_write import KeyedWrite, SequenceNumbers
 from processors.pool.lake import Lake
 from processors.pool.position import TARGET, Position
+from processors.pool.verdicts import Verdicts
 from processors.results import ClipResult
 from schemas.tables import CLIP_FRAMES, ENRICHED_CLIPS, FAILED_CLIPS, Table
 
@@ -45,15 +48,17 @@ class Committer:
         self._lake = lake
         self._user = f"cliplake-pool-{epoch}"
         self._identifier = 0
+        self._rows: list[pa.Table] = []
         self._enriched: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
-        self._resolved: dict[str, tuple[int, Any]] = {}
+        self._resolved: dict[str, tuple[int, datetime]] = {}
         self._frames: list[bytes] = []
+        self._sequence_numbers = {TARGET: SequenceNumbers(), FAILED_CLIPS.name: SequenceNumbers()}
 
     @property
     def pending(self) -> int:
         """Results that wait for the next commit."""
-        return len(self._enriched)
+        return len(self._enriched) + sum(len(rows) for rows in self._rows)
 
     def add(self, result: ClipResult, enrich_seq: int) -> None:
         """Take a clip's rows; its frames come by `add_frames`."""
@@ -61,9 +66,16 @@ class Committer:
         if result.failure is not None:
             self._failed.append({**result.failure, "enrich_seq": enrich_seq})
 
-    def resolve(self, result: ClipResult, enrich_seq: int) -> None:
+    def add_verdicts(self, verdicts: Verdicts) -> None:
+        """Take the rows of several clips; their frames come by `add_frames`."""
+        self._rows.append(verdicts.rows)
+        sequence = verdicts.rows.column("enrich_seq")
+        for place, failure in verdicts.failures.items():
+            self._failed.append({**failure, "enrich_seq": sequence[place].as_py()})
+
+    def resolve(self, clip_id: str, enrich_seq: int, moment: datetime) -> None:
         """Mark the clip's row of ``failed_clips`` resolved, in the commit of its result."""
-        self._resolved[result.clip_id] = (enrich_seq, result.enriched["enriched_at"])
+        self._resolved[clip_id] = (enrich_seq, moment)
 
     def add_frames(self, messages: bytes) -> None:
         """Take the pickled commit messages of frame files that an actor has written."""
@@ -84,7 +96,8 @@ class Committer:
         passing("commit.after_failures")
         self.commit_enriched(position)
         passing("commit.after_enriched")
-        self._frames, self._failed, self._enriched, self._resolved = [], [], [], {}
+        self._frames, self._failed, self._resolved = [], [], {}
+        self._rows, self._enriched = [], []
 
     def commit_frames(self) -> None:
         messages = [m for pickled in self._frames for m in pickle.loads(pickled)]
@@ -101,13 +114,17 @@ class Committer:
         )
 
     def _write(self, table: Table, builder: Any) -> Messages:
-        rows = self._enriched if table is ENRICHED_CLIPS else [*self._failed, *self._letters()]
-        if not rows:
+        if table is ENRICHED_CLIPS:
+            parts, rows = self._rows, self._enriched
+        else:
+            parts, rows = [], [*self._failed, *self._letters()]
+        schema = table.arrow_schema()
+        data = pa.concat_tables([*parts, pa.Table.from_pylist(rows, schema=schema)])
+        if data.num_rows == 0:
             return []
-        data = pa.Table.from_pylist(rows, schema=table.arrow_schema())
-        writer = builder.new_write()
+        writer = KeyedWrite(builder.table, self._user, self._sequence_numbers[table.name])
         try:
-            writer.write_arrow(data)
+            writer.write_arrow(data.combine_chunks())
             passing("rows.before_prepare")
             messages: Messages = writer.prepare_commit(self._identifier)
             passing("rows.after_prepare")

@@ -12,10 +12,12 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from processors.errors import MediaError
@@ -23,9 +25,10 @@ from processors.failpoints import passing
 from processors.pool.actors import BatchOutcome
 from processors.pool.holding import Holding
 from processors.pool.progress import Span
+from processors.pool.verdicts import Verdicts, from_ipc, to_ipc, verdicts_of
 from processors.pool.workers import Worker, Workers
-from processors.results import ClipResult, failed
-from schemas.reasons import ClipStatus, MediaReason
+from processors.results import failed
+from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
@@ -46,11 +49,14 @@ _WORTH_RETRYING = frozenset(
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Work:
     """One clip on its way: the row of ``clips``, and where it was read."""
 
-    clip: dict[str, Any]
+    rows: pa.Table
+    """Rows of ``clips`` that were read together."""
+    place: int
+    """Which of them it is."""
     span: Span
     index: int
     sequence: int
@@ -60,12 +66,18 @@ class Work:
     holds: int = 0
     """Tries for which its video's store was out."""
 
+    @property
+    def clip(self) -> dict[str, Any]:
+        """The row of ``clips``; made anew each time."""
+        row: dict[str, Any] = self.rows.slice(self.place, 1).to_pylist()[0]
+        return row
+
 
 @dataclass
 class Finished:
-    """Clips with their results, and the frame files that belong to them."""
+    """Clips with their verdicts, and the frame files that belong to them."""
 
-    pairs: list[tuple[Work, ClipResult]] = field(default_factory=list)
+    batches: list[tuple[list[Work], Verdicts]] = field(default_factory=list)
     frames: list[bytes] = field(default_factory=list)
 
 
@@ -174,33 +186,26 @@ class Dispatcher:
             self._call(worker, self._waiting.popleft(), alone=False)
 
     def _call(self, worker: Worker, works: list[Work], *, alone: bool) -> None:
+        rows = _rows(works)
         ref = worker.actor.run.remote(
-            [work.clip for work in works], [work.sequence for work in works]
+            to_ipc(rows), [work.sequence for work in works], [work.attempts for work in works]
         )
-        worker.calls.append(Call(works, ref, self._allowance(works, worker.longest_s), alone))
+        worker.calls.append(Call(works, ref, self._allowance(rows, worker.longest_s), alone))
         passing("batch.submitted")
 
-    def _allowance(self, works: Sequence[Work], longest_s: float) -> float:
+    def _allowance(self, rows: pa.Table, longest_s: float) -> float:
         """Seconds after which a call hangs: fetching each video, then each clip, and slack.
 
         The limits inside the actor are tighter and blame better; this is for an actor that is
         itself stuck.
         """
         decode, fetch = self._settings.decode, self._settings.fetch
-        videos = {work.clip["video_key"] for work in works}
+        videos = pc.count_distinct(rows.column("video_key")).as_py()
         # After the deadline the store itself is asked whether it is there.
         a_video_s = fetch.deadline_s + fetch.connect_timeout_s + fetch.read_timeout_s
-        allowance: float = (
-            CALL_SLACK_S
-            + len(videos) * a_video_s
-            + sum(
-                decode.deadline_base_s
-                + decode.deadline_per_video_second_s * work.clip["duration_s"]
-                + self._settings.pool.stages_deadline_s
-                + longest_s
-                for work in works
-            )
-        )
+        a_clip_s = decode.deadline_base_s + self._settings.pool.stages_deadline_s + longest_s
+        clips_s = decode.deadline_per_video_second_s * pc.sum(rows.column("duration_s")).as_py()
+        allowance: float = CALL_SLACK_S + videos * a_video_s + rows.num_rows * a_clip_s + clips_s
         return allowance
 
     # Collecting
@@ -233,28 +238,34 @@ class Dispatcher:
             return
         if outcome.frames is not None:
             self._finished.frames.append(outcome.frames)
-        held, why = [], ""
-        for work, result in zip(call.works, outcome.results, strict=True):
-            if result.held is not None:
-                held.append(work)
-                why = result.held
-            else:
-                self._take_result(work, result)
-        if held:
-            self._holding.add(held, why)
+        assert outcome.rows is not None
+        verdicts = Verdicts(from_ipc(outcome.rows), outcome.statuses, outcome.failures)
+        again = self._hold(call.works, outcome.held) | self._retry(call.works, outcome)
+        works = call.works
+        if again:
+            places = [place for place in range(len(works)) if place not in again]
+            works, verdicts = [works[place] for place in places], verdicts.select(places)
+        self._finished.batches.append((works, verdicts))
 
-    def _take_result(self, work: Work, result: ClipResult) -> None:
-        work.attempts += 1
-        if result.status is ClipStatus.FAILED and result.failure is not None:
-            retry = (
-                result.failure.get("retryable") or result.failure.get("reason") in _WORTH_RETRYING
-            )
-            if retry and work.attempts < self._settings.pool.attempts:
+    def _hold(self, works: list[Work], held: Mapping[int, str]) -> set[int]:
+        """Have clips wait for the store of their video; their places in the batch."""
+        if held:
+            self._holding.add([works[place] for place in held], list(held.values())[-1])
+        return set(held)
+
+    def _retry(self, works: list[Work], outcome: BatchOutcome) -> set[int]:
+        """Have clips run alone whose failure may pass; their places in the batch."""
+        again = set()
+        for place, failure in outcome.failures.items():
+            retry = failure.get("retryable") or failure.get("reason") in _WORTH_RETRYING
+            work = works[place]
+            if place in outcome.held or not retry:
+                continue
+            if work.attempts + 1 < self._settings.pool.attempts:
+                work.attempts += 1
                 self._suspects.append(work)
-                return
-            result.failure["attempts"] = work.attempts
-        result.enriched["attempts"] = work.attempts
-        self._finished.pairs.append((work, result))
+                again.add(place)
+        return again
 
     def _pause(self, why: str) -> None:
         if self._pausing:
@@ -277,10 +288,11 @@ class Dispatcher:
         if work.attempts < self._settings.pool.attempts:
             self._suspects.append(work)
             return
-        logger.warning("clip %s is given up (%s): %s", work.clip["clip_id"], reason, error)
+        clip = work.clip
+        logger.warning("clip %s is given up (%s): %s", clip["clip_id"], reason, error)
         blame = MediaError(reason, error, stage=STAGE, retryable=True)
-        result = failed(work.clip, self._recipe, blame, attempts=work.attempts)
-        self._finished.pairs.append((work, result))
+        result = failed(clip, self._recipe, blame, attempts=work.attempts)
+        self._finished.batches.append(([work], verdicts_of([result], [work.sequence])))
 
     # Actors that die or hang
 
@@ -333,6 +345,14 @@ class Dispatcher:
         for worker in self._workers:
             worker.calls.clear()
         return left
+
+
+def _rows(works: Sequence[Work]) -> pa.Table:
+    """The rows of ``clips`` of these works, in their order."""
+    first, count = works[0], len(works)
+    if all(w.rows is first.rows and w.place == first.place + i for i, w in enumerate(works)):
+        return first.rows.slice(first.place, count)
+    return pa.concat_tables([work.rows.slice(work.place, 1) for work in works])
 
 
 def _first_lines(error: BaseException, count: int = 12) -> str:

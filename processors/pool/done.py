@@ -45,6 +45,11 @@ class DoneClips:
     def __len__(self) -> int:
         return len(self._sorted) + len(self._recent)
 
+    @property
+    def any_failed(self) -> bool:
+        """Whether there are clips that failed, of which `finish` wants to know."""
+        return bool(self._failed)
+
     def admit(
         self, clip_ids: pa.ChunkedArray, offsets: pa.ChunkedArray | None = None
     ) -> npt.NDArray[np.bool_]:
@@ -69,9 +74,14 @@ class DoneClips:
         if self._failed and offsets is not None:
             self._admit_failed(keys, offsets, known)
         if len(self._recent) >= _MERGE_AT:
-            self._sorted = np.union1d(self._sorted, np.array(list(self._recent), _KEY))
-            self._recent.clear()
+            self._merge_recent()
         return ~known
+
+    def _merge_recent(self) -> None:
+        recent = np.sort(np.fromiter(self._recent, _KEY, len(self._recent)))
+        # Sorting all of them anew would cost the more a clip, the more clips there are.
+        self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, recent), recent)
+        self._recent.clear()
 
     def _admit_failed(
         self, keys: Keys, offsets: pa.ChunkedArray, known: npt.NDArray[np.bool_]

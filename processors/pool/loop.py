@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from processors.pool.reporter import Reporter
 from processors.pool.scaling import Scaler
 from processors.pool.source import Chunk, ClipSource
 from processors.pool.upkeep import Upkeep
+from processors.pool.verdicts import Verdicts, verdicts_of
 from processors.pool.workers import Workers
 from processors.results import duration_rejected
 from schemas.reasons import ClipStatus
@@ -39,6 +39,8 @@ IDLE_COMMIT_S = 10.0
 HELD_PLANS = 10
 """Rows between the position and the last one read, in plans: a clip that takes very long holds
 the position back, and what finished behind it is remembered by a byte each."""
+DROPPED_AT_ONCE = 1000
+"""Clips that the duration filter drops, as Python objects at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,9 +144,18 @@ class Run:
         to_do = np.flatnonzero(new & duration_ok)
         self._backlog.add(chunk.rows.take(to_do), to_do, chunk.span)
         dropped = np.flatnonzero(new & ~duration_ok)
-        for index, clip in zip(dropped, chunk.rows.take(dropped).to_pylist(), strict=True):
-            work = Work(clip, chunk.span, int(index), self._next_sequence())
-            self._finish(work, duration_rejected(clip, self._recipe))
+        for start in range(0, len(dropped), DROPPED_AT_ONCE):
+            self._drop(chunk, dropped[start : start + DROPPED_AT_ONCE])
+
+    def _drop(self, chunk: Chunk, indices: npt.NDArray[np.int64]) -> None:
+        """Give these rows of a chunk the verdict of the duration filter."""
+        rows = chunk.rows.take(indices)
+        works = [
+            Work(rows, place, chunk.span, int(index), self._next_sequence())
+            for place, index in enumerate(indices)
+        ]
+        results = [duration_rejected(clip, self._recipe) for clip in rows.to_pylist()]
+        self._finish(works, verdicts_of(results, [work.sequence for work in works]))
 
     def _require_split(self, rows: pa.Table) -> None:
         """`OtherSplit` if any of these clips was cut otherwise than the recipe says."""
@@ -176,8 +187,8 @@ class Run:
             rows, span, indices = taken
             self._dispatcher.submit(
                 [
-                    Work(clip, span, index, self._next_sequence())
-                    for clip, index in zip(rows, indices, strict=True)
+                    Work(rows, place, span, index, self._next_sequence())
+                    for place, index in enumerate(indices)
                 ]
             )
 
@@ -203,8 +214,8 @@ class Run:
         finished: Finished = self._dispatcher.poll(wait_s)
         for messages in finished.frames:
             self._committer.add_frames(messages)
-        for work, result in finished.pairs:
-            self._finish(work, result)
+        for works, verdicts in finished.batches:
+            self._finish(works, verdicts)
         self._report()
 
     def _report(self, *, last: bool = False) -> None:
@@ -217,13 +228,24 @@ class Run:
             last=last,
         )
 
-    def _finish(self, work: Work, result: Any) -> None:
-        self._committer.add(result, work.sequence)
-        failed = result.status is ClipStatus.FAILED
-        if self._done.finish(result.clip_id, work.clip["kafka_offset"], failed=failed):
-            self._committer.resolve(result, work.sequence)
-        work.span.finish(work.index)
-        self._reporter.finished(result.status)
+    def _finish(self, works: list[Work], verdicts: Verdicts) -> None:
+        self._committer.add_verdicts(verdicts)
+        if verdicts.failures or self._done.any_failed:
+            self._note_failures(works, verdicts)
+        for work in works:
+            work.span.finish(work.index)
+        self._reporter.finished(verdicts.statuses)
+
+    def _note_failures(self, works: list[Work], verdicts: Verdicts) -> None:
+        """Remember which clips failed, and resolve the letters of those that do no more."""
+        columns = ("clip_id", "kafka_offset", "enriched_at")
+        ended = zip(*(verdicts.rows.column(name).to_pylist() for name in columns), strict=True)
+        for work, status, (clip_id, offset, moment) in zip(
+            works, verdicts.statuses, ended, strict=True
+        ):
+            failed = status is ClipStatus.FAILED
+            if self._done.finish(clip_id, offset, failed=failed):
+                self._committer.resolve(clip_id, work.sequence, moment)
 
     def _next_sequence(self) -> int:
         self._sequence += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from rich.console import Console
@@ -39,10 +39,11 @@ class Reporter:
         if self._live is not None:
             self._live.start()
 
-    def finished(self, status: ClipStatus) -> None:
-        """Count one verdict."""
-        self._counts[status] += 1
-        self._metrics.clips.labels(status.value).inc()
+    def finished(self, statuses: Iterable[ClipStatus]) -> None:
+        """Count verdicts."""
+        for status, count in Counter(statuses).items():
+            self._counts[status] += count
+            self._metrics.clips.labels(status.value).inc(count)
 
     def skipped(self, count: int) -> None:
         """Count clips that had their row already."""

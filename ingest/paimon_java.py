@@ -1,0 +1,144 @@
+"""Paimon's own maintenance of a table, by its Java classes in this process's JVM.
+
+Flink's procedures call the same classes. Going through Flink costs a table environment and, for a
+compaction, a cluster of its own: several times what the work itself takes, while a driver waits.
+The `flink` interpreter runs this. Whoever calls it sees to it that nobody else commits.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyflink.java_gateway import get_gateway
+
+from schemas.problems import ConfigError
+from schemas.settings import Settings
+
+SNAPSHOTS_KEPT = 10
+"""At least so many stay, however old: the newest of them holds the pool's position."""
+_ALL = str(2**31 - 1)
+
+
+class LakeMaintenance:
+    """Runs one procedure after the other over the settings' lake."""
+
+    def __init__(self, settings: Settings) -> None:
+        """`ConfigError` if the catalog cannot be opened."""
+        self._database = settings.catalog.database
+        self._kept = settings.maintenance
+        self._jvm: Any = get_gateway().jvm
+        self._paimon = self._jvm.org.apache.paimon
+        try:
+            options = self._paimon.options.Options()
+            for key, value in settings.catalog_options.items():
+                options.set(key, value)
+            context = self._paimon.catalog.CatalogContext.create(options)
+            self._catalog = self._paimon.catalog.CatalogFactory.createCatalog(context)
+        except Py4JJavaError as error:
+            raise ConfigError(f"the lake's catalog cannot be opened: {cause(error)}") from error
+
+    def run(self, table: str, procedure: str) -> str:
+        """Do it, and say what was done; `ConfigError` if it fails."""
+        steps = {
+            "expire_snapshots": self._expire_snapshots,
+            "compact": self._compact,
+            "compact_manifest": self._compact_manifest,
+            "remove_orphan_files": self._remove_orphan_files,
+        }
+        try:
+            return steps[procedure](table)
+        except Py4JJavaError as error:
+            raise ConfigError(f"{procedure} of table {table} failed: {cause(error)}") from error
+
+    def _table(self, name: str) -> Any:
+        """The table as it is now, which no commit of ours expires anything of too early."""
+        identifier = self._paimon.catalog.Identifier.create(self._database, name)
+        options = self._jvm.java.util.HashMap()
+        options.put("snapshot.num-retained.min", str(SNAPSHOTS_KEPT))
+        options.put("snapshot.num-retained.max", _ALL)
+        options.put("snapshot.time-retained", f"{round(3.6e6 * self._kept.keep_snapshots_h)} ms")
+        # The default is 50 at a time; a driver makes more between two maintenances.
+        options.put("snapshot.expire.limit", _ALL)
+        return self._catalog.getTable(identifier).copy(options)
+
+    def _builder(self, table: Any) -> Any:
+        # py4j finds no methods that only an interface has, such as newBatchWriteBuilder.
+        return self._paimon.table.sink.BatchWriteBuilderImpl(table)
+
+    def _expire_snapshots(self, name: str) -> str:
+        table = self._table(name)
+        config = table.coreOptions().expireConfig()
+        return f"{table.newExpireSnapshots().config(config).expire()} snapshots expired"
+
+    def _compact(self, name: str) -> str:
+        """Merge what has become many small files; never the whole table."""
+        table = self._table(name)
+        keyed = not table.primaryKeys().isEmpty()
+        with tempfile.TemporaryDirectory(prefix="cliplake-compact-") as spill:
+            messages = self._compact_keyed(table, spill) if keyed else self._compact_appended(table)
+        commit = self._builder(table).newCommit()
+        try:
+            commit.commit(messages)
+        finally:
+            commit.close()
+        return f"{messages.size()} buckets or groups of files compacted"
+
+    def _compact_keyed(self, table: Any, spill: str) -> Any:
+        write = self._builder(table).newWrite()
+        try:
+            write.withIOManager(self._paimon.disk.IOManager.create(spill))
+            for bucket in range(table.coreOptions().bucket()):
+                write.compact(self._paimon.data.BinaryRow.EMPTY_ROW, bucket, False)
+            return write.prepareCommit()
+        finally:
+            write.close()
+
+    def _compact_appended(self, table: Any) -> Any:
+        messages = self._jvm.java.util.ArrayList()
+        coordinator = self._paimon.append.AppendCompactCoordinator(table, False)
+        write = table.store().newWrite("cliplake-maintenance")
+        try:
+            while (tasks := self._next_tasks(coordinator)) is not None:
+                for task in tasks:
+                    messages.add(task.doCompact(table, write))
+        finally:
+            write.close()
+        return messages
+
+    def _next_tasks(self, coordinator: Any) -> Any:
+        """Groups of files to be made one; None once all of the table's files were looked at."""
+        try:
+            return coordinator.run()
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() == "EndOfScanException":
+                return None
+            raise
+
+    def _compact_manifest(self, name: str) -> str:
+        commit = self._builder(self._table(name)).newCommit()
+        try:
+            commit.compactManifests()
+        finally:
+            commit.close()
+        return "success"
+
+    def _remove_orphan_files(self, name: str) -> str:
+        now_ms = self._jvm.java.lang.System.currentTimeMillis()
+        older_than_ms = now_ms - round(3.6e6 * self._kept.keep_orphans_h)
+        result = self._paimon.operation.LocalOrphanFilesClean.executeDatabaseOrphanFiles(
+            self._catalog, self._database, name, older_than_ms, None, False
+        )
+        files, size = result.getDeletedFileCount(), result.getDeletedFileTotalLenInBytes()
+        return f"{files} files of {size} bytes removed"
+
+
+def cause(error: BaseException) -> str:
+    """What an error came of, in its own words; one of the JVM has what lies behind it."""
+    java = getattr(error, "java_exception", None)
+    text = str(error) if java is None else str(java.toString())
+    while java is not None and java.getCause() is not None:
+        java = java.getCause()
+        text = str(java.toString())
+    return text
