@@ -96,21 +96,25 @@ def _inputs(
 ) -> list[cases.Input]:
     """What is measured; made and cut now, as far as it is not there."""
     groups = options.only or GROUPS
-    real = inputs.samples()
-    made = {m.name: m for m in (inputs.ALL_MADE if options.full else inputs.FEW_MADE)}
+    videos = inputs.samples()
+    given = inputs.videos_in(options.videos) if options.videos else []
+    made = list(inputs.ALL_MADE if options.full else inputs.FEW_MADE)
     if options.input:
-        real = [video for video in real if video.name in options.input]
-        made = {name: m for name, m in made.items() if name in options.input}
+        videos, given = (
+            [video for video in some if video.name in options.input] for some in (videos, given)
+        )
+        made = [one for one in made if one.name in options.input]
     _out.print(f"making {len(made)} videos in {folder}, as far as they are not there")
-    videos = [*real, *inputs.make(list(made.values()), folder / "videos")]
+    videos += inputs.make(made, folder / "videos")
     asked = []
     if "split" in groups:
-        more = inputs.videos_in(options.videos) if options.videos else []
-        asked += cases.split_inputs([*videos, *more])
+        asked += cases.split_inputs([*videos, *given])
     if set(groups) & {"enrichment", "chain"}:
         from tests.tiny_models import make_checkpoints
 
         checkpoints = make_checkpoints(scratch / "models")
+        # Videos that were given can be of any length: they are there if they are asked for by name.
+        videos += given if options.full or options.input else []
         some = videos if options.full else _few(videos)
         clips = [
             inputs.Video(path.name, path, inputs.probe(path))

@@ -24,7 +24,7 @@ from data_juicer.ops.mapper.video_captioning_from_video_mapper import (
 from data_juicer.ops.mapper.video_extract_frames_mapper import VideoExtractFramesMapper
 from data_juicer.ops.mapper.video_split_by_scene_mapper import VideoSplitBySceneMapper
 from data_juicer.utils.constant import Fields, StatsKeys
-from data_juicer.utils.mm_utils import load_video
+from data_juicer.utils.mm_utils import SpecialTokens, load_video
 from data_juicer.utils.model_utils import get_model
 from loguru import logger
 
@@ -107,7 +107,8 @@ def _frames(parameters: dict[str, Any]) -> _Stage:
     operator = VideoExtractFramesMapper(output_format="bytes", **parameters)
 
     def run(path: str) -> int:
-        sample = operator.process_single({"videos": [path], "text": ""})
+        # It looks only at videos that the text stands for.
+        sample = operator.process_single({"videos": [path], "text": SpecialTokens.video})
         return len(sample[operator.frame_field][0])
 
     return run
