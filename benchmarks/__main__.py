@@ -40,6 +40,9 @@ _out = Console(stderr=True)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    if options.check and not options.check.is_file():
+        _out.print(f"{options.check} is missing: make it by --json {options.check}")
+        return 2
     folder: Path = options.folder
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
         asked = _inputs(options, folder, Path(scratch), opened)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.inputs import Video, cut
 from benchmarks.runs import Job
@@ -19,7 +19,10 @@ from processors.split import split_video
 from schemas.operators import SplitByScene
 from schemas.settings import DecodeSettings
 from tests.servers import Served, serve
-from tests.tiny_models import TinyCheckpoints
+
+if TYPE_CHECKING:
+    # With it comes torch.
+    from tests.tiny_models import TinyCheckpoints
 
 NEW_TOKENS = 16
 _GREEDY = {

@@ -121,11 +121,9 @@ def ratios(measured: Sequence[Measured]) -> dict[str, float]:
                 found[f"{group} {name}: {peer}/ours"] = m.median(peer) / ours
     splits = [m for m in measured if m.input.group == "split"]
     if splits:
-        ours, limit, peer = (
-            sum(m.median(what) for m in splits) for what in ("split", LIMIT, "scenedetect")
-        )
-        found["split of all: ours/decode"] = ours / limit
-        found["split of all: scenedetect/ours"] = peer / ours
+        sums = {w: sum(m.median(w) for m in splits) for w in ("split", LIMIT, "scenedetect")}
+        found["split of all: ours/decode"] = sums["split"] / sums[LIMIT]
+        found["split of all: scenedetect/ours"] = sums["scenedetect"] / sums["split"]
     return {name: round(value, 3) for name, value in found.items()}
 
 
