@@ -8,6 +8,8 @@ VIDEOS ?=
 PYTEST ?=
 # Arguments of the chaos runs: make chaos CHAOS='--hits 5 --kills 2 --json rounds.json'
 CHAOS ?=
+# Arguments of the benchmark: make bench BENCH='--videos /my/videos --json figures.json'
+BENCH ?=
 
 STAMPS := .cache/stamps
 BIN := .venv/bin
@@ -19,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-models setup-datajuicer demo test test-all chaos lint clean
+.PHONY: help setup setup-models setup-datajuicer demo test test-all chaos bench bench-check lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +44,12 @@ test-all: setup setup-models setup-datajuicer $(STAMPS)/dev ## further: the test
 
 chaos: setup $(STAMPS)/dev ## hours of kills at every failpoint and of every process; CHAOS='--minutes 30'
 	@$(BIN)/python -m tests.ledger.matrix $(CHAOS)
+
+bench: setup setup-models setup-datajuicer $(STAMPS)/dev ## CPU time beside bare decoding, PySceneDetect and DataJuicer; BENCH='--full'
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+bench-check: setup setup-models setup-datajuicer $(STAMPS)/dev ## the same, and what got slower than recorded
+	@$(BIN)/python -m benchmarks --check $(BENCH)
 
 lint: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/dev ## ruff and mypy
 	@$(BIN)/ruff check .

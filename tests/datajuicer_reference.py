@@ -104,7 +104,7 @@ def motion(parameters: dict[str, Any], paths: list[str], _: Path) -> dict[str, A
 
     # The operator turns all flow fields into lists, which nobody asked for and which takes far
     # longer than the scores; it gets no fields to turn.
-    video_motion_score_filter.np = _NumpyWithoutStack()
+    video_motion_score_filter.np = NumpyWithoutStack()
     return _stats(VideoMotionScoreFilter(**parameters), StatsKeys.video_motion_score, paths)
 
 
@@ -147,7 +147,9 @@ def captions(
     return results
 
 
-class _NumpyWithoutStack:
+class NumpyWithoutStack:
+    """What the motion operator is given for numpy, so that it has no fields to turn into lists."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 

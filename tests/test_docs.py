@@ -43,6 +43,7 @@ def test_every_setting_says_its_type() -> None:
         "docs/recipes.md",
         "docs/datajuicer.md",
         "docs/models.md",
+        "docs/performance.md",
     ],
 )
 def test_links_within_the_checkout_lead_somewhere(page: str) -> None:

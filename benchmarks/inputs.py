@@ -1,0 +1,151 @@
+"""The videos that are measured: real ones, and made ones of known size, codec and keyframes.
+
+What is made is kept in a folder and made once. Its bit rates are those at which services stream
+pictures of such sizes, since what decoding costs depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from processors.media.probe import VideoInfo, probe
+from tests.clip_media import panning
+from tests.media import SAMPLES, encode
+
+FPS = 25
+SHOTS = (75, 50, 100, 25)
+"""Frames of each shot of a made video: 10 s in all."""
+KEYFRAMES = {"short": FPS, "long": sum(SHOTS)}
+"""Frames from one keyframe to the next."""
+_KBITS = {180: 300, 360: 800, 720: 2500, 1080: 5000}
+"""A second, by height, of H.264; the newer codecs get two thirds."""
+_GRAIN = 6
+"""Most that a pixel's noise adds: what a sensor does, and what keeps frames from being copies."""
+_PAN = 3
+"""Pixels that the camera moves a frame."""
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".m4v")
+_ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "h264": ("libx264", ".mp4", {"preset": "veryfast", "bf": "2", "sc_threshold": "0"}),
+    "hevc": ("libx265", ".mp4", {"preset": "superfast"}),
+    "vp9": ("libvpx-vp9", ".webm", {"deadline": "realtime", "cpu-used": "8"}),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A video to be made."""
+
+    height: int
+    codec: str
+    keyframes: str
+    """``short`` or ``long``."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.height}p-{self.codec}-{self.keyframes}"
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video that is there."""
+
+    name: str
+    path: Path
+    info: VideoInfo
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
+
+
+ALL_MADE = tuple(
+    Made(height, codec, keyframes)
+    for height in (360, 720, 1080)
+    for codec in _ENCODERS
+    for keyframes in KEYFRAMES
+)
+FEW_MADE = (
+    Made(360, "h264", "short"),
+    Made(720, "h264", "long"),
+    Made(720, "hevc", "short"),
+    Made(720, "vp9", "long"),
+    Made(1080, "h264", "short"),
+)
+"""Each size and each codec once."""
+
+
+def samples() -> list[Video]:
+    """The real clips that `make setup` brings."""
+    return videos_in(SAMPLES)
+
+
+def videos_in(folder: Path) -> list[Video]:
+    """The videos of a folder, by name."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return [Video(path.name, path, probe(path)) for path in paths]
+
+
+def make(wanted: Sequence[Made], folder: Path) -> list[Video]:
+    """The made videos, of which those that are not in ``folder`` are encoded now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_made(made, folder) for made in wanted]
+
+
+def cut(video: Video, first: int, after: int, path: Path) -> Path:
+    """Frames ``[first, after)`` as a file that begins with a keyframe, as DataJuicer's clips do."""
+    if not path.exists():
+        part = path.with_name(f"part-{path.name}")
+        encode(
+            part,
+            _frames(video, first, after),
+            fps=video.info.fps,
+            options={"preset": "veryfast", "g": "250"},
+        )
+        part.rename(path)
+    return path
+
+
+def _frames(video: Video, first: int, after: int) -> Iterator[npt.NDArray[np.uint8]]:
+    with av.open(str(video.path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number >= after:
+                return
+            if number >= first:
+                yield frame.to_ndarray(format="rgb24")
+
+
+def _made(made: Made, folder: Path) -> Video:
+    encoder, suffix, options = _ENCODERS[made.codec]
+    path = folder / f"{made.name}{suffix}"
+    if not path.exists():
+        gop = KEYFRAMES[made.keyframes]
+        kbits = _KBITS[made.height] * (1 if made.codec == "h264" else 2 / 3)
+        options = {**options, "g": str(gop), "b": f"{kbits:.0f}k"}
+        if made.codec == "hevc":
+            options["x265-params"] = f"keyint={gop}:min-keyint={gop}:scenecut=0:log-level=none"
+        # By another name until it is whole: a run may be interrupted here.
+        part = path.with_name(f"part-{path.name}")
+        encode(part, _pictures(made.height), fps=FPS, codec=encoder, options=options)
+        part.rename(path)
+    return Video(made.name, path, probe(path))
+
+
+def _pictures(height: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Shots of a moving camera over different textures, with grain."""
+    width = height * 16 // 9
+    rng = np.random.default_rng(7)
+    grain = rng.integers(0, _GRAIN + 1, (height + 64, width + 64, 1), np.uint8)
+    for number, frames in enumerate(SHOTS):
+        # Every other shot is dark: shots of one brightness would be no cuts.
+        dim = np.uint8(1 + number % 2)
+        for picture in panning(frames, height, width, _PAN, seed=number):
+            top, left = rng.integers(0, 64, 2)
+            speck = grain[top : top + height, left : left + width]
+            yield np.minimum(picture // dim, 255 - _GRAIN).astype(np.uint8) + speck

@@ -1,0 +1,197 @@
+"""The measured work that runs in this project's environment: the limit, a peer, and ours.
+
+Each task is run by `benchmarks.runs` in a process of its own. Its code is that of the pipeline:
+nothing of it is repeated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.meter import Meter
+
+if TYPE_CHECKING:
+    # A task imports what it needs: the rest would count as its memory.
+    from processors.chain import ClipResult, EnrichmentChain
+    from schemas.recipe import Recipe
+    from schemas.settings import Settings
+
+_DEADLINE_S = 600.0
+"""For the child's start and the probe; a busy machine is no failure of what is measured."""
+
+
+def decode(job: dict[str, Any], meter: Meter) -> Any:
+    """The limit: PyAV decodes every frame in one thread, and nobody looks at it."""
+    import av
+
+    counts = []
+    with meter.working():
+        for path in job["videos"]:
+            with av.open(path) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "NONE"
+                stream.codec_context.thread_count = 1
+                counts.append(sum(1 for _ in container.decode(stream)))
+    return counts
+
+
+def scenedetect(job: dict[str, Any], meter: Meter) -> Any:
+    """PySceneDetect's ContentDetector with its defaults: frame numbers at which scenes begin."""
+    from scenedetect import ContentDetector, detect
+
+    found = []
+    with meter.working():
+        for path in job["videos"]:
+            scenes = detect(path, ContentDetector(), start_in_scene=True)
+            found.append([start.frame_num for start, _ in scenes])
+    return found
+
+
+def split(job: dict[str, Any], meter: Meter) -> Any:
+    """Our split as the pipeline runs it: probe and segments in the limited child process."""
+    from processors.media.probe import probe
+    from processors.media.sandbox import Sandbox
+    from processors.split import split_video
+    from schemas.operators import SplitByScene
+    from schemas.settings import DecodeSettings
+
+    settings, found = DecodeSettings(), []
+    with Sandbox(settings) as sandbox:
+        # So that the child is there before the clock runs.
+        sandbox.run(os.getpid, deadline_s=_DEADLINE_S)
+        with meter.working():
+            for path in job["videos"]:
+                info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
+                scenes = split_video(path, info, SplitByScene(), settings, sandbox)
+                found.append([scene.start_frame for scene in scenes])
+    return found
+
+
+def enrich(job: dict[str, Any], meter: Meter) -> Any:
+    """Our stages after the split, over clips that are whole files: scores by clip."""
+    clips = job["clips"]
+    with _chain(job) as (chain, recipe):
+        rows = [_row(path, recipe) for path in clips]
+        # Starts the decoder's process, and has the models run once.
+        chain.run(rows[:1])
+        with meter.working():
+            results = chain.run(rows)
+    return [_scores(result) for result in results]
+
+
+def whole(job: dict[str, Any], meter: Meter) -> Any:
+    """Ours from a URI to scores: fetched and split, fetched and enriched. Scores by clip."""
+    from processors.fetch import Fetcher
+    from processors.media.probe import probe
+    from processors.media.sandbox import Sandbox
+    from processors.split import clip_rows, split_video
+
+    uris, found = job["uris"], []
+    with _chain(job) as (chain, recipe), Sandbox(_settings(job).decode) as sandbox:
+        chain.run([_row(path, recipe) for path in job["clips"][:1]])
+        sandbox.run(os.getpid, deadline_s=_DEADLINE_S)
+        fetcher = Fetcher(_settings(job).fetch, Path(job["folder"]))
+        with meter.working():
+            for uri in uris:
+                with meter.part("split"), fetcher.fetch(uri) as media:
+                    path = str(media.path)
+                    info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
+                    scenes = split_video(path, info, recipe.split, _settings(job).decode, sandbox)
+                    rows = clip_rows(
+                        {"video_key": uri, "video_id": uri, "uri": uri},
+                        info,
+                        scenes,
+                        recipe=recipe,
+                        content_sha256=media.sha256,
+                        created_at=datetime.now(UTC),
+                    )
+                with meter.part("enrichment"):
+                    found += [_scores(result) for result in chain.run(rows)]
+    return found
+
+
+def _settings(job: dict[str, Any]) -> Settings:
+    from schemas.settings import load_settings
+
+    return load_settings(
+        None,
+        fetch={
+            "file_roots": sorted({str(Path(clip).parent) for clip in job["clips"]}),
+            "https_hosts": ["127.0.0.1"],
+            "allow_http": True,
+            "allow_private_addresses": True,
+        },
+        local={"state_dir": job["folder"]},
+        models={"device": "cpu"},
+    )
+
+
+@contextmanager
+def _chain(job: dict[str, Any]) -> Iterator[tuple[EnrichmentChain, Recipe]]:
+    """The stages of ``job["process"]``, ready."""
+    import torch
+    import yaml
+
+    from processors.chain import EnrichmentChain
+    from schemas.recipe import parse_recipe
+
+    torch.set_num_threads(1)
+    text = yaml.safe_dump({"process": job["process"]})
+    recipe = parse_recipe(text, where="the benchmark", default_name="benchmark")
+    chain = EnrichmentChain(recipe, _settings(job))
+    try:
+        chain.setup()
+        yield chain, recipe
+    finally:
+        chain.close()
+
+
+def _row(path: str, recipe: Recipe) -> dict[str, Any]:
+    """A row of ``clips``: a whole file."""
+    from processors.media.probe import probe
+    from processors.scenes import Scene
+    from processors.split import clip_rows
+
+    info, uri = probe(path), Path(path).resolve().as_uri()
+    scene = Scene(info.start_pts, info.last_pts_end, 0, info.frame_count)
+    (row,) = clip_rows(
+        {"video_key": uri, "video_id": uri, "uri": uri},
+        info,
+        [scene],
+        recipe=recipe,
+        content_sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        created_at=datetime.now(UTC),
+    )
+    return row
+
+
+def _scores(result: ClipResult) -> dict[str, float | None]:
+    if result.failure:
+        raise RuntimeError(f"a clip failed: {result.failure['error']}")
+    names = {"safety": "nsfw_score", "motion": "motion_score", "aesthetics": "aesthetics_score"}
+    return {name: result.enriched[column] for name, column in names.items()}
+
+
+TASKS: dict[str, Callable[[dict[str, Any], Meter], Any]] = {
+    task.__name__: task for task in (decode, scenedetect, split, enrich, whole)
+}
+
+
+def main(order: str, answer: str) -> None:
+    """Do what is in the file ``order``, and write to ``answer`` what it took."""
+    job = json.loads(Path(order).read_text(encoding="utf-8"))
+    meter = Meter()
+    found = TASKS[job["task"]](job, meter)
+    meter.write(answer, found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
