@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cliplake.console import printable
 from ingest.validation import parsed_rows
 from processors.pool.lake import Lake
 from schemas.ids import default_video_id
@@ -25,6 +24,7 @@ from schemas.message import MAX_MESSAGE_BYTES
 from schemas.reasons import RejectedMessageReason as Reason
 from schemas.settings import CHECKOUT, Settings, load_settings
 from schemas.tables import ENRICHED_CLIPS, FAILED_VIDEOS, REJECTED_MESSAGES, ColumnType, Table
+from schemas.text import printable
 from tests.cli import cliplake
 
 GOOD = {"schema_version": 1, "uri": "file:///videos/a.mp4"}

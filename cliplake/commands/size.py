@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cliplake.console import Bars, err, out, print_json, printable, saying
+from cliplake.console import Bars, err, out, print_json, saying
 from cliplake.context import context_of, recipe_of
 from schemas.problems import ConfigError
+from schemas.text import printable
 
 if TYPE_CHECKING:
     from cliplake.costs import Costs, Origin
