@@ -39,6 +39,8 @@ _UNIFORM: dict[str, Any] = {"frame_sampling_method": "uniform", "frame_num": 3}
 _SPLIT = {"detector": "ContentDetector", "threshold": 27.0, "min_scene_len": 15}
 _SHORTEST_FRAMES = 10
 """Shorter scenes are no clips of a benchmark: one pair of frames says nothing."""
+_DEADLINE_S = 600.0
+"""A busy machine is no failure."""
 
 STAGES = ("frames", "safety", "motion", "aesthetics", "caption")
 """Ours, one after the other; the first is decoding with stored frames and their quality."""
@@ -95,7 +97,7 @@ def make_clips(videos: Sequence[Video], folder: Path) -> list[Path]:
     """The scenes of some videos as files."""
     folder.mkdir(parents=True, exist_ok=True)
     clips = []
-    settings = DecodeSettings()
+    settings = DecodeSettings(deadline_base_s=_DEADLINE_S)
     with Sandbox(settings) as sandbox:
         for video in videos:
             scenes = split_video(video.path, video.info, SplitByScene(), settings, sandbox)

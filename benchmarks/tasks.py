@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 _DEADLINE_S = 600.0
-"""For the child's start and the probe; a busy machine is no failure of what is measured."""
+"""Of every call of the decoder's process: a busy machine is no failure of what is measured."""
 
 
 def decode(job: dict[str, Any], meter: Meter) -> Any:
@@ -63,7 +63,7 @@ def split(job: dict[str, Any], meter: Meter) -> Any:
     from schemas.operators import SplitByScene
     from schemas.settings import DecodeSettings
 
-    settings, found = DecodeSettings(), []
+    settings, found = DecodeSettings(deadline_base_s=_DEADLINE_S), []
     with Sandbox(settings) as sandbox:
         # So that the child is there before the clock runs.
         sandbox.run(os.getpid, deadline_s=_DEADLINE_S)
@@ -129,6 +129,7 @@ def _settings(job: dict[str, Any]) -> Settings:
             "allow_http": True,
             "allow_private_addresses": True,
         },
+        decode={"deadline_base_s": _DEADLINE_S},
         local={"state_dir": job["folder"]},
         models={"device": "cpu"},
     )
