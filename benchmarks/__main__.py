@@ -27,6 +27,7 @@ from rich.console import Console
 
 from benchmarks import cases, figure, inputs, report
 from benchmarks.runs import Run, run
+from processors.media.probe import probe
 from schemas.settings import CHECKOUT
 
 GROUPS = ("split", "enrichment", "chain")
@@ -120,7 +121,7 @@ def _inputs(
         videos += given if options.full or options.input else []
         some = videos if options.full else _few(videos)
         clips = [
-            inputs.Video(path.name, path, inputs.probe(path))
+            inputs.Video(path.name, path, probe(path))
             for path in cases.make_clips(some, folder / "clips")
         ]
         if "enrichment" in groups:

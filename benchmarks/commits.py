@@ -29,6 +29,7 @@ from processors.pool.maintenance import maintain
 from processors.pool.position import EPOCH_BITS, Position
 from processors.results import ClipResult, passed
 from schemas.reasons import ClipStatus
+from schemas.sections import LocalSettings, MaintenanceSettings
 from schemas.settings import Settings
 from schemas.tables import ENRICHED_CLIPS
 
@@ -62,8 +63,8 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=300)
     options = parser.parse_args()
     settings = Settings(
-        local={"state_dir": str(options.folder.resolve())},
-        maintenance={"keep_snapshots_h": 1 / 60},
+        local=LocalSettings(state_dir=str(options.folder.resolve())),
+        maintenance=MaintenanceSettings(keep_snapshots_h=1 / 60),
     )
     lake = Lake(settings)
     lake.ensure_tables()

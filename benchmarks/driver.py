@@ -30,6 +30,7 @@ from processors.pool.cluster import prepare_environment
 from processors.pool.driver import Driver
 from processors.pool.lake import Lake
 from schemas.recipe import dump_recipe, read_dumped
+from schemas.sections import LocalSettings, PoolSettings
 from schemas.settings import CHECKOUT, Settings, dump_settings, load_settings_json
 
 SAMPLE_S = 0.5
@@ -89,12 +90,12 @@ def main() -> None:
         _drive(options.folder, options.frames)
         return
     settings = Settings(
-        local={"state_dir": str(options.folder.resolve())},
-        pool={
-            "min_actors": options.actors,
-            "micro_batch_clips": options.micro_batch,
-            "cpus_per_actor": 0.5,
-        },
+        local=LocalSettings(state_dir=str(options.folder.resolve())),
+        pool=PoolSettings(
+            min_actors=options.actors,
+            micro_batch_clips=options.micro_batch,
+            cpus_per_actor=0.5,
+        ),
     )
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "settings.json").write_text(dump_settings(settings))

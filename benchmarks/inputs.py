@@ -118,7 +118,7 @@ def _frames(video: Video, first: int, after: int) -> Iterator[npt.NDArray[np.uin
             if number >= after:
                 return
             if number >= first:
-                yield frame.to_ndarray(format="rgb24")
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def _made(made: Made, folder: Path) -> Video:
