@@ -32,27 +32,25 @@ def decode(job: dict[str, Any], meter: Meter) -> Any:
     """The limit: PyAV decodes every frame in one thread, and nobody looks at it."""
     import av
 
-    counts = []
-    with meter.working():
-        for path in job["videos"]:
-            with av.open(path) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "NONE"
-                stream.codec_context.thread_count = 1
-                counts.append(sum(1 for _ in container.decode(stream)))
-    return counts
+    def count(path: str) -> int:
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            return sum(1 for _ in container.decode(stream))
+
+    return _warm(job, meter, count)
 
 
 def scenedetect(job: dict[str, Any], meter: Meter) -> Any:
     """PySceneDetect's ContentDetector with its defaults: frame numbers at which scenes begin."""
     from scenedetect import ContentDetector, detect
 
-    found = []
-    with meter.working():
-        for path in job["videos"]:
-            scenes = detect(path, ContentDetector(), start_in_scene=True)
-            found.append([start.frame_num for start, _ in scenes])
-    return found
+    def starts(path: str) -> list[int]:
+        scenes = detect(path, ContentDetector(), start_in_scene=True)
+        return [start.frame_num for start, _ in scenes]
+
+    return _warm(job, meter, starts)
 
 
 def split(job: dict[str, Any], meter: Meter) -> Any:
@@ -63,16 +61,22 @@ def split(job: dict[str, Any], meter: Meter) -> Any:
     from schemas.operators import SplitByScene
     from schemas.settings import DecodeSettings
 
-    settings, found = DecodeSettings(deadline_base_s=_DEADLINE_S), []
+    settings = DecodeSettings(deadline_base_s=_DEADLINE_S)
     with Sandbox(settings) as sandbox:
-        # So that the child is there before the clock runs.
-        sandbox.run(os.getpid, deadline_s=_DEADLINE_S)
-        with meter.working():
-            for path in job["videos"]:
-                info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
-                scenes = split_video(path, info, SplitByScene(), settings, sandbox)
-                found.append([scene.start_frame for scene in scenes])
-    return found
+
+        def starts(path: str) -> list[int]:
+            info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
+            scenes = split_video(path, info, SplitByScene(), settings, sandbox)
+            return [scene.start_frame for scene in scenes]
+
+        return _warm(job, meter, starts)
+
+
+def _warm(job: dict[str, Any], meter: Meter, work: Callable[[str], Any]) -> list[Any]:
+    """What ``work`` finds in each video; it has run once before the clock runs."""
+    work(job["videos"][0])
+    with meter.working():
+        return [work(path) for path in job["videos"]]
 
 
 def enrich(job: dict[str, Any], meter: Meter) -> Any:
