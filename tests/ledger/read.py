@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
 import subprocess
 from pathlib import Path
@@ -20,20 +19,11 @@ def by_pypaimon(settings: Settings) -> Tables:
     return {name: lake.read(name, columns).to_pylist() for name, columns in COLUMNS.items()}
 
 
-def letters_in(tables: Tables) -> set[str]:
-    """Of every dead letter: its message, as the records of the dead-letter topic name it."""
-    return {
-        f"{row['kafka_partition']}:{row['kafka_offset']}"
-        for name in ("rejected_messages", "failed_videos", "failed_clips")
-        for row in tables[name]
-    }
-
-
-def letters_on_topic(settings: Settings) -> set[str]:
-    """The same, of what is on the topic."""
+def letters_on_topic(settings: Settings) -> set[tuple[int, int]]:
+    """Partition and offset of the message of each record on the dead-letter topic."""
     found = map(headers_of, records(settings.kafka))
-    place = operator.itemgetter("__connect.errors.partition", "__connect.errors.offset")
-    return {":".join(place(headers)) for headers in found}
+    names = ("__connect.errors.partition", "__connect.errors.offset")
+    return {(int(headers[names[0]]), int(headers[names[1]])) for headers in found}
 
 
 def by_flink(settings: Settings, folder: Path) -> Tables:
