@@ -41,6 +41,7 @@ def test_the_split_is_measured_beside_its_limit_and_its_peer(tmp_path: Path) -> 
     assert drawn.read_text(encoding="utf-8") == figure.draw(found)
 
 
+@pytest.mark.long
 @pytest.mark.datajuicer
 def test_enrichment_and_chain_are_measured_with_equal_results(tmp_path: Path) -> None:
     need_datajuicer()

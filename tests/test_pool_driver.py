@@ -158,7 +158,7 @@ def test_a_failed_clip_is_one_row_in_each_table(settings: Settings, lake: Lake) 
     [
         ("file:///kill-worker.mp4", "decoder_crashed", 2),
         ("file:///raise.mp4", "stage_error", 2),
-        ("file:///hang.mp4", "decoder_timeout", 1),
+        pytest.param("file:///hang.mp4", "decoder_timeout", 1, marks=pytest.mark.long),
     ],
 )
 def test_a_clip_that_breaks_its_worker_costs_itself_only(
