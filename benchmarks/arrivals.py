@@ -23,7 +23,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from benchmarks.cluster import FlinkCluster, flink_cluster, free_port_settings
+from benchmarks.cluster import FlinkCluster, benchmark_settings, flink_cluster
 from deploy.local.flink_cluster import ask_rest
 from ingest.client import submit_jobs
 from ingest.kafka_client import client_options
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         "options": dict(option.split("=", 1) for option in options.option),
     }
     with tempfile.TemporaryDirectory(prefix="cliplake-arrivals-") as folder:
-        settings = free_port_settings(Path(folder), flink={"rest_port": 0, **flink})
+        settings = benchmark_settings(Path(folder), flink={"rest_port": 0, **flink})
         with flink_cluster(settings) as cluster:
             sent = fill(cluster.settings, options.messages, options.repeats, options.invalid)
             result = measure(cluster, sent, options.warm_up)

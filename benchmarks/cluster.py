@@ -19,26 +19,14 @@ from deploy.local.state import StateFolder
 from deploy.local.supervisor import Supervisor
 from ingest.topic import create_topic
 from processors.pool.lake import Lake
-from schemas.settings import Settings, load_settings
+from schemas.settings import Settings
+from tests.free_ports import free_port_settings
 
 
-def free_port_settings(folder: Path, **sections: dict[str, object]) -> Settings:
+def benchmark_settings(folder: Path, **sections: dict[str, object]) -> Settings:
     """Settings of a stack in ``folder`` on free ports; ``sections`` win."""
-    values: dict[str, dict[str, object]] = {
-        "local": {
-            "state_dir": str(folder / "state"),
-            "kafka_port": 0,
-            "kafka_controller_port": 0,
-            "ray_port": 0,
-            "flink_jobmanager_rpc_port": 0,
-            # What was measured over a restart is worth nothing.
-            "max_restarts": 0,
-        },
-        "flink": {"rest_port": 0},
-    }
-    for section, more in sections.items():
-        values[section] = {**values.get(section, {}), **more}
-    return load_settings(None, **values)
+    # What was measured over a restart is worth nothing.
+    return free_port_settings(folder, {"local": {"max_restarts": 0}}, sections)
 
 
 def _say(line: str) -> None:

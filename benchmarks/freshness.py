@@ -23,7 +23,7 @@ from typing import Any
 from pypaimon.manifest.manifest_list_manager import ManifestListManager
 from pypaimon.read.scanner.file_scanner import FileScanner
 
-from benchmarks.cluster import free_port_settings
+from benchmarks.cluster import benchmark_settings
 from cliplake.samples import REAL_SAMPLES
 from deploy.local.stack import Stack
 from ingest.client import jobs
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="cliplake-freshness-") as folder:
         recipe = Path(folder) / "freshness.yaml"
         recipe.write_text(RECIPE, encoding="utf-8")
-        settings = free_port_settings(
+        settings = benchmark_settings(
             Path(folder),
             flink={"checkpoint_interval_s": options.checkpoint_interval},
             fetch={"file_roots": [str(sample.parent)]},

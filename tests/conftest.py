@@ -14,7 +14,8 @@ from deploy.local.stack import Stack
 from deploy.local.state import StateFolder
 from processors.failpoints import VARIABLE
 from processors.pool.cluster import prepare_environment, ray_session
-from schemas.settings import CHECKOUT, Settings, load_settings
+from schemas.settings import CHECKOUT, Settings
+from tests.free_ports import free_port_settings
 
 # Read when the hub's client is imported: no test reaches for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,20 +44,11 @@ def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
 
 def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
     """Settings of a stack in ``folder`` on free ports, that may read ``folder`` and the samples."""
-    values: dict[str, dict[str, object]] = {
-        "local": {
-            "state_dir": str(folder / "state"),
-            "kafka_port": 0,
-            "kafka_controller_port": 0,
-            "ray_port": 0,
-            "flink_jobmanager_rpc_port": 0,
-        },
-        "flink": {"rest_port": 0, "parallelism": 2, "checkpoint_interval_s": 1.0},
+    ours: dict[str, dict[str, object]] = {
+        "flink": {"parallelism": 2, "checkpoint_interval_s": 1.0},
         "fetch": {"file_roots": [str(folder), str(CHECKOUT / ".cache" / "samples")]},
     }
-    for section, more in sections.items():
-        values[section] = {**values.get(section, {}), **more}
-    return load_settings(None, **values)
+    return free_port_settings(folder, ours, sections)
 
 
 def stack_settings(folder: Path) -> Settings:
