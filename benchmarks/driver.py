@@ -25,13 +25,13 @@ from typing import Any
 import psutil
 
 from benchmarks import clips
-from benchmarks.flink_count import count_rows
 from processors.pool.cluster import prepare_environment
 from processors.pool.driver import Driver
 from processors.pool.lake import Lake
 from schemas.recipe import dump_recipe, read_dumped
 from schemas.sections import LocalSettings, PoolSettings
 from schemas.settings import CHECKOUT, Settings, dump_settings, load_settings_json
+from tests.flink_query import flink_query
 
 SAMPLE_S = 0.5
 CHAINS = {0: "benchmarks.chains:Kept", 8: "benchmarks.chains:KeptWithFrames"}
@@ -114,10 +114,17 @@ def main() -> None:
     }
     for name, value in [*report["run"].items(), *list(report.items())[-1:]]:
         print(f"{name.replace('_', ' '):32} {value:>12}", flush=True)
-    counted = count_rows(settings, ["enriched_clips", *["clip_frames"] * bool(options.frames)])
-    report["rows_and_clips_by_flink"] = counted
+    tables = ["enriched_clips", *["clip_frames"] * bool(options.frames)]
+    query = " UNION ALL ".join(
+        f"SELECT '{name}', COUNT(*), COUNT(DISTINCT clip_id) "
+        f"FROM lake.`{settings.catalog.database}`.`{name}`"
+        for name in tables
+    )
+    counted = flink_query(settings, query, heap="1500m", timeout_s=900)
+    by_table = {name: (rows, clips) for name, rows, clips in counted}
+    report["rows_and_clips_by_flink"] = by_table
     (options.folder / "driver.json").write_text(json.dumps(report, indent=2) + "\n")
-    for name, found in counted.items():
+    for name, found in by_table.items():
         print(f"{name + ', by Flink':32} {found[0]:>12} rows of {found[1]} clips")
         if found != (options.clips, options.clips):
             raise SystemExit(f"{name} should have {options.clips}")

@@ -80,7 +80,7 @@ def test_flink_reads_the_same_and_the_ledger_sees_what_is_missing_or_doubled(
     chaos: Chaos,
 ) -> None:
     ours = by_pypaimon(chaos.settings)
-    flinks = by_flink(chaos.settings, chaos.folder)
+    flinks = by_flink(chaos.settings)
     for tables in (ours, flinks):
         verdict = audit(chaos.order, tables, chaos.reference)
         assert verdict.clean, str(verdict)

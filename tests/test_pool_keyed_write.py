@@ -134,7 +134,7 @@ def test_the_newest_version_is_read_over_commits_restarts_and_compactions(
         maintain(settings, ["enriched_clips"])
     commit(again, 2, range(0, ROWS, 5), 2.0)
     assert scores(Lake(settings).read("enriched_clips").to_pylist()) == wanted
-    assert scores(by_flink(settings, tmp_path)["enriched_clips"]) == wanted
+    assert scores(by_flink(settings)["enriched_clips"]) == wanted
 
 
 def scores(rows: Any) -> dict[str, float]:

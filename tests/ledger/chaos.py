@@ -161,7 +161,7 @@ class Chaos:
 
     def final(self) -> Verdict:
         """The whole order by Flink SQL in another process."""
-        return audit(self.order, by_flink(self.settings, self.folder), self.reference)
+        return audit(self.order, by_flink(self.settings), self.reference)
 
     # Faults
 
