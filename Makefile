@@ -6,6 +6,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VIDEOS ?=
 # Further arguments for pytest: make test PYTEST='-k split'
 PYTEST ?=
+# Processes that share the tests; PYTEST_WORKERS=0 runs them in one, as a debugger needs it.
+PYTEST_WORKERS ?= 2
 # Arguments of the chaos runs: make chaos CHAOS='--hits 5 --kills 2 --json rounds.json'
 CHAOS ?=
 # Arguments of the benchmark: make bench BENCH='--videos /my/videos --json figures.json'
@@ -15,6 +17,8 @@ STAMPS := .cache/stamps
 BIN := .venv/bin
 # pip shows its progress on a terminal, and only trouble elsewhere.
 PIP := -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
+# A test file stays in one process, and so does all that shares the one stack (tests/conftest.py).
+WORKERS = --numprocesses $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 MVN := mvn --quiet --batch-mode
 
 SHELL := /bin/bash
@@ -37,10 +41,10 @@ demo: setup ## push sample videos (or VIDEOS='...') through the whole pipeline a
 	@$(BIN)/cliplake demo $(VIDEOS)
 
 test: setup setup-models setup-datajuicer $(STAMPS)/dev ## tests, with a real broker, Flink, Ray and Paimon
-	@$(BIN)/python -m pytest -m "not long" $(PYTEST)
+	@$(BIN)/python -m pytest $(WORKERS) -m "not long" $(PYTEST)
 
 test-all: setup setup-models setup-datajuicer $(STAMPS)/dev ## further: the tests that are marked long
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 chaos: setup $(STAMPS)/dev ## hours of kills at every failpoint and of every process; CHAOS='--minutes 30'
 	@$(BIN)/python -m tests.ledger.matrix $(CHAOS)

@@ -72,6 +72,42 @@ def split(job: dict[str, Any], meter: Meter) -> Any:
         return _warm(job, meter, starts)
 
 
+def split_stream(job: dict[str, Any], meter: Meter) -> Any:
+    """Our split of videos of which some cannot be split: how many were, and were refused."""
+    import time
+
+    from benchmarks.poison import HANG
+    from processors.errors import MediaError
+    from processors.media.probe import probe
+    from processors.media.sandbox import Sandbox
+    from processors.split import split_video
+    from schemas.operators import SplitByScene
+    from schemas.settings import DecodeSettings
+
+    settings = DecodeSettings()
+    counts = {"split": 0, "refused": 0}
+    with Sandbox(settings) as sandbox:
+
+        def take(path: str) -> None:
+            deadline_s = sandbox.deadline_for(0)
+            try:
+                if path == HANG:
+                    sandbox.run(time.sleep, 1e6, deadline_s=deadline_s)
+                info = sandbox.run(probe, path, deadline_s=deadline_s)
+                split_video(path, info, SplitByScene(), settings, sandbox)
+            except MediaError:
+                counts["refused"] += 1
+            else:
+                counts["split"] += 1
+
+        take(job["videos"][0])
+        counts["split"] = 0
+        with meter.working():
+            for path in job["videos"]:
+                take(path)
+    return counts
+
+
 def _warm(job: dict[str, Any], meter: Meter, work: Callable[[str], Any]) -> list[Any]:
     """What ``work`` finds in each video; it has run once before the clock runs."""
     work(job["videos"][0])
@@ -186,7 +222,7 @@ def _scores(result: ClipResult) -> dict[str, float | None]:
 
 
 TASKS: dict[str, Callable[[dict[str, Any], Meter], Any]] = {
-    task.__name__: task for task in (decode, scenedetect, split, enrich, whole)
+    task.__name__: task for task in (decode, scenedetect, split, split_stream, enrich, whole)
 }
 
 

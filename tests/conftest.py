@@ -25,13 +25,18 @@ prepare_environment(Settings())
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the whole stack come last, since it takes CPU from all others while it is up; and
-    those that kill its parts after those that look at how they were started."""
+    those that kill its parts after those that look at how they were started.
+
+    Where several processes share the tests, those of the stack are one's, and so are a file's."""
 
     def turn(item: pytest.Item) -> tuple[bool, bool]:
         fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
         return item.get_closest_marker("e2e") is not None, "chaos" in fixtures
 
     items.sort(key=turn)
+    for item in items:
+        of_stack = item.get_closest_marker("e2e") is not None
+        item.add_marker(pytest.mark.xdist_group("stack" if of_stack else item.path.stem))
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import figure, report
+from benchmarks import figure, poison, report
 from benchmarks.__main__ import main
+from schemas.settings import DecodeSettings
 from tests.datajuicer_cases import need_datajuicer
 from tests.media import write_video
 
@@ -66,3 +67,13 @@ def test_what_got_slower_is_said_and_what_did_not_is_not() -> None:
     assert report.slower({"c: ours/decode": 1.2}, recorded) == [
         "c: ours/decode was 1.00 and is 1.20"
     ]
+
+
+def test_what_poison_costs_the_good_ones_is_measured(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "good.mp4", (25,))
+    written = tmp_path / "poison.json"
+    poison.main(["--good", "5", "--rounds", "1", "--video", str(video), "--json", str(written)])
+    good, poisoned, hanging = json.loads(written.read_text(encoding="utf-8"))["streams"].values()
+    assert [(s["split"], s["refused"]) for s in (good, poisoned, hanging)] == [(5, 0), (5, 1), (5, 2)]
+    # The decoder that hangs is waited for until its deadline.
+    assert hanging["wall_s"] > DecodeSettings().deadline_base_s > poisoned["wall_s"]

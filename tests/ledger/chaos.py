@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,12 +121,25 @@ class Chaos:
 
     def fault(self, name: str, inject: Fault, *, references: int) -> Round:
         """Send a part, have something happen while it is on its way, and wait for all rows."""
+        self._inject(inject, references)
+        return self._settled(name, references)
+
+    def series(self, name: str, faults: Mapping[str, Fault], *, references: int) -> Round:
+        """All faults in an order of chance, each with a part on its way.
+
+        The next one comes when the parts are up again, and does not wait for rows: the stack may
+        still be getting over the last one.
+        """
+        for fault in self.rng.sample(sorted(faults), len(faults)):
+            self._inject(faults[fault], references)
+        return self._settled(name, len(faults) * references)
+
+    def _inject(self, inject: Fault, references: int) -> None:
         self.send(references)
         # In the middle of it: some time within what an undisturbed part takes.
         wait_until = time.monotonic() + self.rng.uniform(0.5, 5.0)
         self.watch(lambda: time.monotonic() > wait_until)
         inject(self)
-        return self._settled(name, references)
 
     def watch(self, condition: Callable[[], bool], timeout_s: float = SETTLED_S) -> None:
         """Have the stack restart what dies until the condition holds; TimeoutError otherwise."""

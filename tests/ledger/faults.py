@@ -16,7 +16,7 @@ from ingest.client import jobs
 from processors.failpoints import POINTS
 from processors.pool.errors import AlreadyRunning
 from schemas.settings import Settings
-from tests.ledger.chaos import Chaos, Fault
+from tests.ledger.chaos import Chaos, Fault, both_jobs_run
 
 
 def kill_part(part: str) -> Fault:
@@ -34,7 +34,7 @@ def kill_one_of(part: str, *words: str) -> Fault:
             found[:] = chaos.processes(part, *words)
             return bool(found)
 
-        chaos.watch(there_is_one, 60)
+        chaos.watch(there_is_one)
         chaos.rng.choice(found).kill()
 
     return inject
@@ -50,6 +50,7 @@ def kill_at_checkpoint(when: str) -> Fault:
     """SIGKILL to a TaskManager while a checkpoint of the split job is under way, or just done."""
 
     def inject(chaos: Chaos) -> None:
+        chaos.watch(lambda: both_jobs_run(chaos.settings))
         job = next(j.job_id for j in jobs(chaos.settings) if j.name.endswith("split"))
         seen = _checkpoints(chaos.settings, job)[1]
         deadline = time.monotonic() + 60
@@ -120,3 +121,5 @@ KILLS: dict[str, Fault] = {
 }
 OF_CHECKPOINTS = tuple(name for name in KILLS if name.endswith("a checkpoint"))
 """Failpoints of Flink's own; they are met as often as ours."""
+IN_SERIES = tuple(name for name in KILLS if name != "terminate the driver")
+"""What may strike at any time. A driver ends with 0 on SIGTERM unless what it needs is gone too."""

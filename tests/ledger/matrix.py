@@ -1,4 +1,9 @@
-"""The long matrix of faults, on a stack of its own: ``make chaos``."""
+"""The long matrix of faults, on a stack of its own: ``make chaos``.
+
+The driver is frozen, and each kill is met alone, which tells how long the stack takes to get over
+it. Then come storms, in which all failpoints are armed at once, and series, in which all kills
+come one after another, in turns, until each was met as often as is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,11 +24,17 @@ from deploy.local.stack import Stack
 from processors.failpoints import VARIABLE
 from tests.conftest import failpoint_folder, stack_settings
 from tests.ledger.chaos import Chaos, Round
-from tests.ledger.faults import KILLS, OF_CHECKPOINTS, STORM, freeze_driver
+from tests.ledger.faults import IN_SERIES, KILLS, OF_CHECKPOINTS, STORM, freeze_driver
+
+STORMS = "all failpoints"
+SERIES = "all kills, one after another"
+CHECKPOINTS = "kills at checkpoints, one after another"
+REFERENCES_BEFORE_A_KILL = 4
+"""In a series."""
 
 
 def summary(rounds: Iterable[Round]) -> Table:
-    """The matrix: fault, rounds, lost, doubled, wrong, recovery."""
+    """The matrix: fault, rounds, the most that one lost, doubled and got wrong, recovery."""
     table = Table(show_edge=False, header_style="bold")
     table.add_column("fault")
     for name in ("rounds", "lost", "doubled", "wrong", "recovery s, median", "longest"):
@@ -32,13 +43,14 @@ def summary(rounds: Iterable[Round]) -> Table:
     for one in rounds:
         by_fault.setdefault(one.fault, []).append(one)
     for fault, some in by_fault.items():
-        worst = max(some, key=lambda r: len(r.verdict.lost) + len(r.verdict.doubled))
         times = sorted(r.recovery_s for r in some)
-        counts = (worst.verdict.lost, worst.verdict.doubled, worst.verdict.wrong)
+        verdicts = [r.verdict for r in some]
         table.add_row(
             fault,
             str(len(some)),
-            *(str(len(found)) for found in counts),
+            str(max(len(v.lost) for v in verdicts)),
+            str(max(len(v.doubled) for v in verdicts)),
+            str(max(len(v.wrong) for v in verdicts)),
             f"{times[len(times) // 2]:.1f}",
             f"{times[-1]:.1f}",
         )
@@ -49,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--hits", type=int, default=20, help="times every failpoint is met")
-    parser.add_argument("--kills", type=int, default=10, help="rounds of every kill")
+    parser.add_argument("--kills", type=int, default=10, help="times every kill is met")
     parser.add_argument("--references", type=int, default=12, help="references a round")
     parser.add_argument("--minutes", type=float, default=240, help="begin no round after them")
     parser.add_argument("--json", type=Path, help="write the rounds there")
@@ -79,14 +91,17 @@ def _run(chaos: Chaos, arguments: argparse.Namespace, console: Console) -> bool:
     end = time.monotonic() + 60 * arguments.minutes
     freeze = freeze_driver(120)
     steps: list[tuple[str, Callable[[], Round]]] = [
-        ("freeze the driver", lambda: chaos.fault("freeze the driver", freeze, references=count))
+        ("freeze the driver", lambda: chaos.fault("freeze the driver", freeze, references=count)),
+        *((kill, _alone(chaos, kill, count)) for kill in KILLS),
     ]
-    for number in range(max(arguments.hits, arguments.kills)):
-        if number < arguments.hits:
-            steps.append(("all failpoints", lambda: chaos.storm(*STORM, references=count)))
-        for kill in KILLS:
-            if number < (arguments.hits if kill in OF_CHECKPOINTS else arguments.kills):
-                steps.append((kill, _kill(chaos, kill, count)))
+    for number in range(1, max(arguments.hits, arguments.kills) + 1):
+        if number <= arguments.hits:
+            steps.append((STORMS, lambda: chaos.storm(*STORM, references=count)))
+        if number < arguments.kills:
+            steps.append((SERIES, _series(chaos, SERIES, IN_SERIES)))
+            steps.append(("terminate the driver", _alone(chaos, "terminate the driver", count)))
+        elif number < arguments.hits:
+            steps.append((CHECKPOINTS, _series(chaos, CHECKPOINTS, OF_CHECKPOINTS)))
     for number, (name, step) in enumerate(steps):
         if time.monotonic() > end:
             console.print(f"time is over after {number} of {len(steps)} rounds")
@@ -101,8 +116,13 @@ def _run(chaos: Chaos, arguments: argparse.Namespace, console: Console) -> bool:
     return final.clean and all(r.verdict.clean for r in chaos.rounds)
 
 
-def _kill(chaos: Chaos, name: str, count: int) -> Callable[[], Round]:
+def _alone(chaos: Chaos, name: str, count: int) -> Callable[[], Round]:
     return lambda: chaos.fault(name, KILLS[name], references=count)
+
+
+def _series(chaos: Chaos, name: str, kills: Sequence[str]) -> Callable[[], Round]:
+    faults = {kill: KILLS[kill] for kill in kills}
+    return lambda: chaos.series(name, faults, references=REFERENCES_BEFORE_A_KILL)
 
 
 if __name__ == "__main__":
