@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -109,6 +110,28 @@ def cut(video: Video, first: int, after: int, path: Path) -> Path:
             options={"preset": "veryfast", "g": "250"},
         )
         part.rename(path)
+    return path
+
+
+def lengthened(video: Path, seconds: float, path: Path) -> Path:
+    """A video's packets again and again, until it is so long; nothing is encoded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        unit = stream.time_base or Fraction(1, 1)
+        packets = [
+            (packet, packet.pts, packet.dts)
+            for packet in source.demux(stream)
+            if packet.pts is not None and packet.dts is not None
+        ]
+        first = min(pts for _, pts, _ in packets)
+        length = max(pts + (packet.duration or 0) for packet, pts, _ in packets) - first
+        for number in range(-(-int(seconds / unit) // length)):
+            for packet, pts, dts in packets:
+                packet.pts, packet.dts = pts + number * length, dts + number * length
+                packet.stream, packet.time_base = copy, unit
+                target.mux(packet)
     return path
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import figure, poison, report
+from benchmarks import figure, inputs, long_video, poison, report
 from benchmarks.__main__ import main
+from processors.media.probe import probe
 from schemas.settings import DecodeSettings
 from tests.datajuicer_cases import need_datajuicer
 from tests.media import write_video
@@ -81,3 +82,21 @@ def test_what_poison_costs_the_good_ones_is_measured(tmp_path: Path) -> None:
     ]
     # The decoder that hangs is waited for until its deadline.
     assert hanging["wall_s"] > DecodeSettings().deadline_base_s
+
+
+def test_a_lengthened_video_has_the_same_frames_again_and_again(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "short.mp4", (25, 30), b_frames=2)
+    one = probe(video)
+    long = probe(inputs.lengthened(video, 3 * one.duration_s, tmp_path / "long.mp4"))
+    assert long.frame_count == 3 * one.frame_count
+    assert long.duration_s == pytest.approx(3 * one.duration_s)
+
+
+@pytest.mark.long
+@pytest.mark.e2e
+def test_the_split_of_a_long_video_is_measured_by_slots(tmp_path: Path) -> None:
+    written = tmp_path / "long.json"
+    assert long_video.main(["--seconds", "130", "--slots", "2", "--json", str(written)]) == 0
+    (found,) = json.loads(written.read_text(encoding="utf-8"))
+    assert found["clips"] > 13
+    assert found["wall_s"] > 0 < found["checkpoints"]
