@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 
-from deploy.local.flink_cluster import ask_rest
+from deploy.local.flink_cluster import ask_rest, taskmanagers
 from deploy.local.pool_driver import pool_driver
 from deploy.local.state import SETTINGS
 from ingest.client import jobs
@@ -17,6 +19,8 @@ from processors.failpoints import POINTS
 from processors.pool.errors import AlreadyRunning
 from schemas.settings import Settings
 from tests.ledger.chaos import Chaos, Fault, both_jobs_run
+
+T = TypeVar("T")
 
 
 def kill_part(part: str) -> Fault:
@@ -26,18 +30,39 @@ def kill_part(part: str) -> Fault:
 
 def kill_one_of(part: str, *words: str) -> Fault:
     """SIGKILL to one of a part's further processes, once there is one."""
+    return lambda chaos: _one(chaos, lambda: chaos.processes(part, *words)).kill()
 
-    def inject(chaos: Chaos) -> None:
-        found: list[psutil.Process] = []
 
-        def there_is_one() -> bool:
-            found[:] = chaos.processes(part, *words)
-            return bool(found)
+def kill_python_worker(chaos: Chaos) -> None:
+    """SIGKILL to a Python worker of any TaskManager."""
+    _one(chaos, lambda: [w for some in _python_workers(chaos).values() for w in some]).kill()
 
-        chaos.watch(there_is_one)
-        chaos.rng.choice(found).kill()
 
-    return inject
+def kill_taskmanager(chaos: Chaos) -> None:
+    """SIGKILL to a TaskManager that has work: one that was started anew has none at first."""
+    os.kill(chaos.pid(_busy_taskmanager(chaos)), signal.SIGKILL)
+
+
+def _busy_taskmanager(chaos: Chaos) -> str:
+    return _one(chaos, lambda: [name for name, some in _python_workers(chaos).items() if some])
+
+
+def _python_workers(chaos: Chaos) -> dict[str, list[psutil.Process]]:
+    """Those of each TaskManager."""
+    names = taskmanagers(chaos.settings)
+    return {name: chaos.processes(name, "pyflink") for name in names}
+
+
+def _one(chaos: Chaos, candidates: Callable[[], list[T]]) -> T:
+    """One of what there is, once there is one."""
+    found: list[T] = []
+
+    def there_is_one() -> bool:
+        found[:] = candidates()
+        return bool(found)
+
+    chaos.watch(there_is_one)
+    return chaos.rng.choice(found)
 
 
 def kill_client(chaos: Chaos) -> None:
@@ -51,6 +76,7 @@ def kill_at_checkpoint(when: str) -> Fault:
 
     def inject(chaos: Chaos) -> None:
         chaos.watch(lambda: both_jobs_run(chaos.settings))
+        pid = chaos.pid(_busy_taskmanager(chaos))
         job = next(j.job_id for j in jobs(chaos.settings) if j.name.endswith("split"))
         seen = _checkpoints(chaos.settings, job)[1]
         deadline = time.monotonic() + 60
@@ -59,7 +85,7 @@ def kill_at_checkpoint(when: str) -> Fault:
             if (when == "before" and under_way) or (when == "after" and completed > seen):
                 break
             time.sleep(0.01)
-        os.kill(chaos.pid("taskmanager"), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
 
     return inject
 
@@ -113,8 +139,8 @@ KILLS: dict[str, Fault] = {
     "kill the broker": kill_part("broker"),
     "kill the JobManager": kill_part("jobmanager"),
     "kill the JobManager, then the Flink client": kill_client,
-    "kill a TaskManager": kill_part("taskmanager"),
-    "kill a Python worker of Flink": kill_one_of("taskmanager", "pyflink"),
+    "kill a TaskManager": kill_taskmanager,
+    "kill a Python worker of Flink": kill_python_worker,
     "kill before a checkpoint": kill_at_checkpoint("before"),
     "kill after a checkpoint": kill_at_checkpoint("after"),
     "terminate the driver": terminate_driver,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -68,10 +69,11 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(stderr=True)
     console.print(f"seed {arguments.seed}")
-    with tempfile.TemporaryDirectory(prefix="cliplake-chaos-") as name:
-        folder = Path(name)
-        os.environ[VARIABLE] = str(failpoint_folder(folder))
-        told: list[str] = []
+    folder = Path(tempfile.mkdtemp(prefix="cliplake-chaos-"))
+    os.environ[VARIABLE] = str(failpoint_folder(folder))
+    told: list[str] = []
+    ok = False
+    try:
         with Stack(stack_settings(folder), log=told.append) as stack:
             chaos = Chaos(stack, told, folder, arguments.seed)
             try:
@@ -81,6 +83,12 @@ def main() -> int:
                 if arguments.json:
                     rounds = [asdict(r) for r in chaos.rounds]
                     arguments.json.write_text(json.dumps(rounds, indent=1))
+    finally:
+        if ok:
+            shutil.rmtree(folder)
+        else:
+            console.print("\n".join(told[-20:]), markup=False)
+            console.print(f"the lake and all logs are in {folder}")
     return 0 if ok else 1
 
 
