@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from kafka.admin import KafkaAdminClient, ScramMechanism, UserScramCredentialUpsertion
 
-from deploy.local import broker as local_broker
 from deploy.local import ports
-from schemas.settings import load_settings
-from tests.conftest import wait_until
+from tests.own_broker import broker_settings, own_broker
 
 CANARY = "c4n4ry-5d2e"
 PASSWORD = f'{CANARY} \\ "word"'
@@ -33,6 +30,8 @@ SCRAM = {
     "sasl.mechanism": "SCRAM-SHA-512",
     "sasl.jaas.config": _MODULE.format("scram.Scram", QUOTED),
 }
+
+_SECURED = ("SASL_PLAINTEXT", "SSL", "SASL_SSL")
 
 
 @dataclass
@@ -119,48 +118,27 @@ def _pem(certificate: x509.Certificate) -> bytes:
 def secured_broker(folder: Path) -> Iterator[SecuredBroker]:
     """The broker, with its data and certificates in ``folder``."""
     authority = _Authority(folder)
-    names = ("plain", "control", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
-    chosen = dict(zip(names, ports.choose(len(names)), strict=True))
-    settings = load_settings(
-        local={
-            "state_dir": str(folder / "state"),
-            "kafka_port": chosen["plain"],
-            "kafka_controller_port": chosen["control"],
-        }
-    )
-    part = local_broker.broker(settings)
-    assert part.prepare is not None
-    part.prepare()
-    _secure(part.cwd / "server.properties", chosen, authority)
-    part.log.parent.mkdir(parents=True, exist_ok=True)
-    with part.log.open("wb") as log:
-        process = subprocess.Popen(list(part.command), cwd=part.cwd, stdout=log, stderr=log)
-    try:
-        ready = part.is_ready
-        wait_until(lambda: process.poll() is not None or ready(), 120)
-        assert process.poll() is None, part.log.read_text(errors="replace")[-3000:]
+    settings = broker_settings(folder)
+    taken = (settings.local.kafka_port, settings.local.kafka_controller_port)
+    chosen = dict(zip(_SECURED, ports.choose(len(_SECURED), but=taken), strict=True))
+    with own_broker(settings, lambda properties: _secure(properties, chosen, authority)):
         # SCRAM's passwords are kept by the broker: they are set over its unsecured listener.
-        admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{chosen['plain']}")
+        admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
         admin.alter_user_scram_credentials([_scram_user()])
         admin.close()
         yield SecuredBroker(chosen, authority.file, authority.issue("client"))
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def _scram_user() -> object:
     return UserScramCredentialUpsertion("app", ScramMechanism.SCRAM_SHA_512, PASSWORD)
 
 
-def _secure(properties: Path, chosen: Mapping[str, int], authority: _Authority) -> None:
+def _secure(lines: dict[str, str], chosen: Mapping[str, int], authority: _Authority) -> None:
     """Add listeners that ask who it is."""
-    lines = dict(line.split("=", 1) for line in properties.read_text().splitlines())
-    secured = ("SASL_PLAINTEXT", "SSL", "SASL_SSL")
-    more = [f"{name}://{ports.HOST}:{chosen[name]}" for name in secured]
+    more = [f"{name}://{ports.HOST}:{chosen[name]}" for name in _SECURED]
     lines["listeners"] = ",".join([lines["listeners"], *more])
     lines["advertised.listeners"] = ",".join([lines["advertised.listeners"], *more])
-    lines["listener.security.protocol.map"] += "".join(f",{name}:{name}" for name in secured)
+    lines["listener.security.protocol.map"] += "".join(f",{name}:{name}" for name in _SECURED)
     lines["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-512"
     escaped = QUOTED.replace("\\", "\\\\")
     for name in ("sasl_plaintext", "sasl_ssl"):
@@ -178,4 +156,3 @@ def _secure(properties: Path, chosen: Mapping[str, int], authority: _Authority) 
         "ssl.truststore.location": str(authority.file),
         "listener.name.ssl.ssl.client.auth": "required",
     }
-    properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))

@@ -32,7 +32,7 @@ from tests import pool_lake
 from tests.cli import cliplake
 from tests.conftest import wait_until
 from tests.letter_topic import headers_of, records
-from tests.own_broker import broker_behind_proxy, broker_settings
+from tests.own_broker import broker_behind_proxy
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.e2e
@@ -107,18 +107,13 @@ class Publishing:
 
 
 @pytest.fixture(scope="module")
-def at_broker(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return broker_settings(tmp_path_factory.mktemp("broker"))
-
-
-@pytest.fixture(scope="module")
-def proxy(at_broker: Settings) -> Iterator[TcpProxy]:
-    with broker_behind_proxy(at_broker) as running:
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpProxy]:
+    with broker_behind_proxy(tmp_path_factory.mktemp("broker")) as running:
         yield running
 
 
 @pytest.fixture
-def place(at_broker: Settings, proxy: TcpProxy, tmp_path: Path) -> Iterator[Place]:
+def place(proxy: TcpProxy, tmp_path: Path) -> Iterator[Place]:
     base = pool_lake.settings(tmp_path)
     client = {
         "bootstrap.servers": f"{ports.HOST}:{proxy.port}",
@@ -135,7 +130,7 @@ def place(at_broker: Settings, proxy: TcpProxy, tmp_path: Path) -> Iterator[Plac
         tmp_path,
         settings,
         pool_lake.new_lake(settings),
-        f"{ports.HOST}:{at_broker.local.kafka_port}",
+        f"{ports.HOST}:{proxy.to_port}",
     )
     proxy.mend()
 
