@@ -32,8 +32,12 @@ class KafkaSettings(_Section):
 
     topic: str = "video-uploads"
     """Topic of the references."""
-    partitions: Annotated[int, Field(ge=1)] = 2
-    """Partitions of the topic if ``up`` has to create it."""
+    partitions: Annotated[int, Field(ge=1)] | None = None
+    """Partitions of a topic that has to be made. By default as many as the broker gives one by
+    itself (its ``num.partitions``)."""
+    replication_factor: Annotated[int, Field(ge=1)] | None = None
+    """Replicas of each of them. By default as many as the broker gives one by itself (its
+    ``default.replication.factor``)."""
     group_id: str = "cliplake-arrivals"
     """Consumer group under which the arrivals job commits its offsets, for those who watch lag."""
     dead_letter_topic: str = ""
