@@ -253,12 +253,14 @@ class MaintenanceSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """The Prometheus page of the pool's driver; port 0 switches it off."""
+    """The Prometheus pages of the pool's driver and of what publishes dead letters."""
 
     host: str = "127.0.0.1"
-    """Address that the page listens on."""
+    """Address that the pages listen on."""
     port: Port = 0
-    """Its port; 0 switches the page off."""
+    """Port of the driver's page; 0 switches it off."""
+    letters_port: Port = 0
+    """Port of the page of what publishes dead letters; 0 switches it off."""
 
 
 class ModelSettings(_Section):
