@@ -42,6 +42,7 @@ INVALID = (
 )
 S3_EVENTS = 0.1
 """Share of the valid messages that are an object store's notifications, one object each."""
+PARTITIONS = 2
 STALLED_S = 120.0
 
 
@@ -105,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         "options": dict(option.split("=", 1) for option in options.option),
     }
     with tempfile.TemporaryDirectory(prefix="cliplake-arrivals-") as folder:
-        settings = benchmark_settings(Path(folder), flink={"rest_port": 0, **flink})
+        settings = benchmark_settings(
+            Path(folder), flink={"rest_port": 0, **flink}, kafka={"partitions": PARTITIONS}
+        )
         with flink_cluster(settings) as cluster:
             sent = fill(cluster.settings, options.messages, options.repeats, options.invalid)
             result = measure(cluster, sent, options.warm_up)
@@ -167,7 +170,7 @@ def fill(settings: Settings, messages: int, repeats: float, invalid: float) -> S
         batch_size=1 << 18,
     )
     counts = dict.fromkeys(TABLES, 0)
-    partitions = itertools.cycle(range(settings.kafka.partitions))
+    partitions = itertools.cycle(range(PARTITIONS))
     try:
         for table, payload in payloads(messages, repeats, invalid):
             producer.send(settings.kafka.topic, value=payload, partition=next(partitions))

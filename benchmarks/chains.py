@@ -7,32 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import clips
-from processors.chain import StageDescription
 from processors.results import ClipResult, passed
 from schemas.recipe import Recipe
 from schemas.settings import Settings
+from tests.pool_chains import NoStages
 
 FRAME_BYTES = 20_000
 """About what a 360p frame takes as a JPEG."""
 NOISE_BYTES = 1 << 25
 
 
-class Kept:
+class Kept(NoStages):
     """Keeps every clip with a full row of scores."""
-
-    longest_s = 0.0
-
-    def __init__(self, recipe: Recipe, settings: Settings) -> None:
-        self._recipe = recipe
-
-    def setup(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def describe(self) -> list[StageDescription]:
-        return []
 
     def run(self, rows: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         return [passed(clip, self._recipe, clips.SCORES) for clip in rows]

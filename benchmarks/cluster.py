@@ -1,4 +1,4 @@
-"""A broker and a Flink cluster on free ports, without jobs: what a benchmark starts its own on."""
+"""A broker and a Flink cluster on free ports, without jobs: for whoever starts one alone."""
 
 from __future__ import annotations
 
@@ -55,14 +55,19 @@ class FlinkCluster:
 
 @contextmanager
 def flink_cluster(settings: Settings) -> Iterator[FlinkCluster]:
-    """Broker, JobManager and TaskManagers, with the lake's tables and the topic made."""
+    """Broker, JobManager and TaskManagers, with the lake's tables and the topic made.
+
+    With ``local.start_kafka: false`` the broker is there already.
+    """
     state = StateFolder(settings.state_dir)
     owner = state.own()
     mark = state.mark(owner.run)
     try:
         resolved = resolve(settings)
         supervisor = Supervisor(mark, resolved.settings.local, log=_say)
-        for part in (broker(resolved.settings), *flink_parts(resolved.settings)):
+        if settings.local.start_kafka:
+            supervisor.add(broker(resolved.settings))
+        for part in flink_parts(resolved.settings):
             supervisor.add(part)
         with ThreadPoolExecutor(1) as executor:
             tables = executor.submit(lambda: Lake(resolved.settings).ensure_tables())

@@ -18,12 +18,13 @@ from processors.pool.lake import Lake
 from processors.pool.letter_positions import LetterPositions, way_out
 from processors.pool.letters import LetterSource
 from processors.pool.lock import only_letter_publisher
+from processors.pool.metrics import LetterMetrics
 from schemas.letter import Letter
 from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
 
 LOOK_EVERY_S = 1.0
-"""Pause between looks for new letters: three small reads each."""
+"""Pause between looks for new letters: two small reads a table each."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """After a fault of the broker or of the lake's store; doubling, with jitter."""
 
@@ -43,6 +44,7 @@ class Publisher:
         # Everything that sends to a topic takes it from there.
         kafka = settings.kafka.model_copy(update={"topic": topic})
         self._to_topic = settings.model_copy(update={"kafka": kafka})
+        self._metrics = LetterMetrics()
         self._stop = threading.Event()
         self._faults = 0
         self._most_bytes = sys.maxsize
@@ -59,7 +61,8 @@ class Publisher:
         `AlreadyRunning` if another process does the same; `ConfigError` for options, topic and
         tables.
         """
-        with only_letter_publisher(self._settings):
+        metrics = self._metrics
+        with only_letter_publisher(self._settings), metrics.served(self._settings.metrics):
             while not self._stop.is_set():
                 try:
                     self._publish()
@@ -71,6 +74,7 @@ class Publisher:
                     raise
                 except (Unreachable, OSError) as error:
                     self._faults += 1
+                    metrics.failures.inc()
                     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(self._faults - 1, 10))
                     wait = longest * random.uniform(0.5, 1.0)
                     logger.warning("%s; dead letters wait, again in %.1f s", error, wait)
@@ -80,6 +84,7 @@ class Publisher:
         lake = Lake(self._settings)
         positions = LetterPositions(self._settings)
         source = LetterSource(lake, positions.begin(lake), way_out(self._settings))
+        self._show_lag(source)
         create_topic(self._to_topic)
         with Producer(self._to_topic) as producer:
             while not self._stop.is_set():
@@ -88,11 +93,17 @@ class Publisher:
                     more = True
                     if chunk.letters:
                         self._deliver(producer, chunk.letters)
+                        self._metrics.letters.labels(chunk.table).inc(len(chunk.letters))
                         logger.info("%d letters of %s published", len(chunk.letters), chunk.table)
                     positions.move(lake, chunk.table, chunk.after)
                 self._faults = 0
+                self._show_lag(source)
                 if not more:
                     self._stop.wait(LOOK_EVERY_S)
+
+    def _show_lag(self, source: LetterSource) -> None:
+        for table, snapshots in source.lag().items():
+            self._metrics.lag.labels(table).set(snapshots)
 
     def _deliver(self, producer: Producer, letters: Sequence[Letter]) -> None:
         """Send letters and wait until the broker has all; `Unreachable` if it has not.
@@ -100,7 +111,7 @@ class Publisher:
         A message that is too large goes without its bytes. The broker says that one is, and the
         client gives up all that it has in hand, so which one remains to be told: the largest is.
         """
-        largest = 0
+        largest = too_large = 0
         for letter in letters:
             size = len(letter.message or b"")
             try:
@@ -109,6 +120,7 @@ class Publisher:
                 producer.send_raw(letter.message, key=letter.key, headers=letter.headers())
                 largest = max(largest, size)
             except RecordTooLarge:
+                too_large += 1
                 short = letter.without_message()
                 producer.send_raw(None, key=short.key, headers=short.headers())
         try:
@@ -117,6 +129,7 @@ class Publisher:
             if largest and error.too_large:
                 raise _TooLarge(largest) from error
             raise
+        self._metrics.too_large.inc(too_large)
 
 
 class _TooLarge(Exception):

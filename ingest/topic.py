@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.admin import NewTopic
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError
 
 from ingest.kafka_client import client_options, explained
-from schemas.problems import ConfigError
+from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
+
+_BROKERS_DEFAULT = -1
+"""In a request to make a topic (KIP-464; Kafka 2.4)."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,28 @@ class PartitionOffsets:
 
 
 def create_topic(settings: Settings) -> bool:
-    """Make the topic with the settings' number of partitions; False if it was there already."""
+    """Make the topic; False if it was there already.
+
+    What the settings leave open, of partitions and replicas, the broker decides. `Unreachable` if
+    there are too few brokers to hold the replicas.
+    """
     kafka = settings.kafka
+    wanted = {
+        "num_partitions": kafka.partitions or _BROKERS_DEFAULT,
+        "replication_factor": kafka.replication_factor or _BROKERS_DEFAULT,
+    }
     with explained(kafka), _admin(settings) as admin:
         try:
-            admin.create_topics([NewTopic(kafka.topic, kafka.partitions, 1)])
+            admin.create_topics({kafka.topic: wanted})
         except TopicAlreadyExistsError:
             return False
+        except InvalidReplicationFactorError:
+            factor = kafka.replication_factor or "the broker's default"
+            raise Unreachable(
+                f"Kafka at {kafka.bootstrap_servers}: topic {kafka.topic} cannot be made, since "
+                f"there are fewer brokers than it is to have replicas ({factor}); start those that "
+                "are missing, or set a smaller kafka.replication_factor"
+            ) from None
     return True
 
 

@@ -1,9 +1,10 @@
 """A video's bytes as a local file: what may be read, from where, and how much.
 
-`Fetcher.fetch` gives a path that libav may open; `file:` URIs are read in place, everything
-else is copied to a scratch file that is gone when the caller is done. How bytes travel is in
-`fetch_http` and `fetch_s3`; this module holds the rules about URIs, folders, sizes and hashes, and
-tells an object that cannot be had from a store that is out.
+`Fetcher.fetch` gives a path that libav may open; `file:` URIs are read in place, through a
+descriptor that a change of the folders leads nowhere else, everything else is copied to a scratch
+file that is gone when the caller is done. How bytes travel is in `fetch_http` and `fetch_s3`; this
+module holds the rules about URIs, folders, sizes and hashes, and tells an object that cannot be
+had from a store that is out.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class LocalMedia:
     """A file to decode; valid inside the ``with`` that gave it."""
 
     path: Path
+    """Any process of this user here may open it; it does not bear the name that the URI has."""
     size: int
     sha256: str
     """Of its bytes, hex."""
@@ -122,7 +124,7 @@ class Fetcher:
         if parts.username is not None or parts.password is not None:
             raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "a URI may not carry credentials")
         if parts.scheme == "file":
-            return self._in_place(parts)
+            return self._in_place(parts, cleanup)
         if parts.scheme in ("https", "http", "s3"):
             return self._to_scratch(uri, parts, cleanup)
         raise FetchProblem(
@@ -130,15 +132,36 @@ class Fetcher:
             f"scheme {parts.scheme or 'none'} is not fetched; file, https and s3 are",
         )
 
-    def _in_place(self, parts: SplitResult) -> LocalMedia:
+    def _in_place(self, parts: SplitResult, cleanup: contextlib.ExitStack) -> LocalMedia:
         path, root = self._allowed_path(parts)
         with self._stores.asking(str(root)):
-            return self._read(path, root)
+            descriptor, size = self._opened(path, root)
+            cleanup.callback(os.close, descriptor)
+            try:
+                with open(descriptor, "rb", closefd=False) as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise FetchProblem(
+                    MediaReason.FETCH_FAILED,
+                    f"the file cannot be read: {error.strerror}",
+                    retryable=True,
+                ) from None
+        return LocalMedia(_through(descriptor), size, sha256, bytes_fetched=0)
 
-    def _read(self, path: Path, root: Path) -> LocalMedia:
+    def _opened(self, path: Path, root: Path) -> tuple[int, int]:
+        """A descriptor to read the file from, and its size.
+
+        Since it was judged the path may have become a link, or a FIFO that holds us for ever:
+        what is there is taken hold of, which opens nothing, judged where it is, and then opened.
+        """
         try:
-            # Not blocking: a FIFO without a writer would hold us for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            held = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                self._root_of(_through(held).readlink())
+                size = self._check_file(os.fstat(held))
+                return os.open(_through(held), os.O_RDONLY | os.O_CLOEXEC), size
+            finally:
+                os.close(held)
         except OSError as error:
             self._require(root)
             if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -146,19 +169,6 @@ class Fetcher:
             raise FetchProblem(
                 MediaReason.FETCH_FAILED, f"the file cannot be opened: {error.strerror}"
             ) from None
-        try:
-            size = self._check_file(os.fstat(descriptor))
-            with open(descriptor, "rb", closefd=False) as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise FetchProblem(
-                MediaReason.FETCH_FAILED,
-                f"the file cannot be read: {error.strerror}",
-                retryable=True,
-            ) from None
-        finally:
-            os.close(descriptor)
-        return LocalMedia(path, size, sha256, bytes_fetched=0)
 
     def _require(self, root: Path) -> None:
         """`StoreOut` if the folder itself is gone, as that of a file server that is away."""
@@ -192,6 +202,10 @@ class Fetcher:
             raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "not an absolute path")
         # Links are resolved first, those in the middle and ".." included, and judged after.
         path = Path(os.path.realpath(os.fsdecode(name)))
+        return path, self._root_of(path)
+
+    def _root_of(self, path: Path) -> Path:
+        """The root that a real path is under."""
         root = next((root for root in self._roots if path.is_relative_to(root)), None)
         if root is None:
             allowed = ", ".join(str(root) for root in self._roots) or "none is set"
@@ -199,7 +213,7 @@ class Fetcher:
                 MediaReason.URI_NOT_ALLOWED,
                 f"the file is outside the allowed folders (fetch.file_roots: {allowed})",
             )
-        return path, root
+        return root
 
     def _to_scratch(
         self, uri: str, parts: SplitResult, cleanup: contextlib.ExitStack
@@ -253,3 +267,8 @@ class Fetcher:
                 MediaReason.TOO_LARGE,
                 f"it has {size} bytes or more, and fetch.max_bytes is {self._settings.max_bytes}",
             )
+
+
+def _through(descriptor: int) -> Path:
+    """A name for the file that a descriptor of this process holds, whatever its own has become."""
+    return Path(f"/proc/{os.getpid()}/fd/{descriptor}")

@@ -32,8 +32,12 @@ class KafkaSettings(_Section):
 
     topic: str = "video-uploads"
     """Topic of the references."""
-    partitions: Annotated[int, Field(ge=1)] = 2
-    """Partitions of the topic if ``up`` has to create it."""
+    partitions: Annotated[int, Field(ge=1)] | None = None
+    """Partitions of a topic that has to be made. By default as many as the broker gives one by
+    itself (its ``num.partitions``)."""
+    replication_factor: Annotated[int, Field(ge=1)] | None = None
+    """Replicas of each of them. By default as many as the broker gives one by itself (its
+    ``default.replication.factor``)."""
     group_id: str = "cliplake-arrivals"
     """Consumer group under which the arrivals job commits its offsets, for those who watch lag."""
     dead_letter_topic: str = ""
@@ -249,12 +253,14 @@ class MaintenanceSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """The Prometheus page of the pool's driver; port 0 switches it off."""
+    """The Prometheus pages of the pool's driver and of what publishes dead letters."""
 
     host: str = "127.0.0.1"
-    """Address that the page listens on."""
+    """Address that the pages listen on."""
     port: Port = 0
-    """Its port; 0 switches the page off."""
+    """Port of the driver's page; 0 switches it off."""
+    letters_port: Port = 0
+    """Port of the page of what publishes dead letters; 0 switches it off."""
 
 
 class ModelSettings(_Section):

@@ -1,4 +1,4 @@
-"""What several test files share: waiting, and the one real stack of a test session."""
+"""What several test files share: waiting, a chat model, and the one real stack of a session."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from deploy.local.marked import find
 from deploy.local.stack import Stack
 from deploy.local.state import StateFolder
 from processors.failpoints import VARIABLE
+from processors.models import chat_server
 from processors.pool.cluster import prepare_environment, ray_session
 from schemas.settings import CHECKOUT, Settings
+from tests.chat_model import ChatModel
 from tests.free_ports import free_port_settings
 
 # Read when the hub's client is imported: no test reaches for a network.
@@ -73,6 +75,15 @@ def failpoint_folder(folder: Path) -> Path:
     points = folder / "failpoints"
     points.mkdir()
     return points
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatModel]:
+    """A model for a chat server; who asks it waits shortly, and has asked nothing wrong."""
+    monkeypatch.setattr(chat_server, "_FIRST_WAIT_S", 0.01)
+    model = ChatModel()
+    yield model
+    assert model.wrong == []
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ def records(kafka: KafkaSettings) -> list[Any]:
         bootstrap_servers=kafka.client["bootstrap.servers"], enable_auto_commit=False
     )
     try:
-        partitions = [TopicPartition(kafka.dead_letter_topic, n) for n in range(kafka.partitions)]
+        numbers = consumer.partitions_for_topic(kafka.dead_letter_topic) or ()
+        partitions = [TopicPartition(kafka.dead_letter_topic, n) for n in sorted(numbers)]
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)

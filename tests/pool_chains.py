@@ -23,19 +23,13 @@ from schemas.recipe import Recipe
 from schemas.settings import Settings
 
 
-class Scripted:
-    """Keeps every clip, unless its video's URI says what else should happen.
-
-    ``file:///kill-worker.mp4`` ends the actor's process, ``hang``, ``raise``, ``not-found`` and
-    ``store-out`` do what they say; ``store-out`` as long as ``<state_dir>/store-is-out`` exists.
-    Each call leaves a line in ``<state_dir>/calls``.
-    """
+class NoStages:
+    """What the pool asks of a chain, without any; a subclass says what becomes of clips."""
 
     longest_s = 0.0
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         self._recipe = recipe
-        self._state_dir = settings.state_dir
 
     def setup(self) -> None:
         pass
@@ -45,6 +39,19 @@ class Scripted:
 
     def describe(self) -> list[StageDescription]:
         return []
+
+
+class Scripted(NoStages):
+    """Keeps every clip, unless its video's URI says what else should happen.
+
+    ``file:///kill-worker.mp4`` ends the actor's process, ``hang``, ``raise``, ``not-found`` and
+    ``store-out`` do what they say; ``store-out`` as long as ``<state_dir>/store-is-out`` exists.
+    Each call leaves a line in ``<state_dir>/calls``.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        super().__init__(recipe, settings)
+        self._state_dir = settings.state_dir
 
     def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         self._log(clips)
@@ -99,13 +106,6 @@ class Fetching(Scripted):
             return result
         except MediaError as error:
             return failed(clip, self._recipe, error)
-
-
-class DoNothing(Scripted):
-    """Keeps every clip and writes no log and no frames: for measuring the driver."""
-
-    def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
-        return [passed(clip, self._recipe, {}) for clip in clips]
 
 
 class OnNodes(Scripted):

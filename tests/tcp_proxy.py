@@ -26,7 +26,7 @@ class TcpProxy:
     """
 
     def __init__(self, to_port: int) -> None:
-        self._to = ("127.0.0.1", to_port)
+        self.to_port = to_port
         self.mode: Mode = "forward"
         self.reset_after: int | None = None
         """Bytes from the server after which a connection is reset, in every mode."""
@@ -74,7 +74,7 @@ class TcpProxy:
     def _relay(self, client: socket.socket) -> None:
         with client:
             try:
-                with socket.create_connection(self._to) as server:
+                with socket.create_connection(("127.0.0.1", self.to_port)) as server:
                     self._pass_on(client, server)
             except OSError:
                 _reset(client)

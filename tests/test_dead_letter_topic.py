@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
@@ -32,7 +33,8 @@ from tests import pool_lake
 from tests.cli import cliplake
 from tests.conftest import wait_until
 from tests.letter_topic import headers_of, records
-from tests.own_broker import broker_behind_proxy, broker_settings
+from tests.metrics_page import page
+from tests.own_broker import broker_behind_proxy
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.e2e
@@ -107,18 +109,13 @@ class Publishing:
 
 
 @pytest.fixture(scope="module")
-def at_broker(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return broker_settings(tmp_path_factory.mktemp("broker"))
-
-
-@pytest.fixture(scope="module")
-def proxy(at_broker: Settings) -> Iterator[TcpProxy]:
-    with broker_behind_proxy(at_broker) as running:
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpProxy]:
+    with broker_behind_proxy(tmp_path_factory.mktemp("broker")) as running:
         yield running
 
 
 @pytest.fixture
-def place(at_broker: Settings, proxy: TcpProxy, tmp_path: Path) -> Iterator[Place]:
+def place(proxy: TcpProxy, tmp_path: Path) -> Iterator[Place]:
     base = pool_lake.settings(tmp_path)
     client = {
         "bootstrap.servers": f"{ports.HOST}:{proxy.port}",
@@ -135,7 +132,7 @@ def place(at_broker: Settings, proxy: TcpProxy, tmp_path: Path) -> Iterator[Plac
         tmp_path,
         settings,
         pool_lake.new_lake(settings),
-        f"{ports.HOST}:{at_broker.local.kafka_port}",
+        f"{ports.HOST}:{proxy.to_port}",
     )
     proxy.mend()
 
@@ -225,6 +222,32 @@ def test_while_the_broker_is_out_letters_wait(place: Place, proxy: TcpProxy, bre
         proxy.mend()
         wait_until(lambda: len(place.ids()) == 20, 90)
         assert publisher.process.poll() is None
+
+
+def test_a_page_shows_what_is_published_and_what_waits(place: Place, proxy: TcpProxy) -> None:
+    (port,) = ports.choose(1)
+    metrics = place.settings.metrics.model_copy(update={"letters_port": port})
+    place.settings = place.settings.model_copy(update={"metrics": metrics})
+
+    def shows(*lines: str) -> bool:
+        return {f"cliplake_letters_{line}" for line in lines} <= set(page(port).splitlines())
+
+    published, waiting = 'total{table="rejected_messages"}', 'snapshot_lag{table="failed_videos"}'
+    letters.write(place.lake, "rejected_messages", letters.rejected(0, bytes(2_000_000)))
+    with place.publisher() as publisher:
+        wait_until(lambda: shows(f"{published} 1.0", f"{waiting} 0.0"), 60)
+        assert shows("too_large_total 1.0", "failures_total 0.0", 'total{table="failed_clips"} 0.0')
+        sockets = psutil.Process(publisher.process.pid).net_connections("tcp")
+        listening = [s.laddr for s in sockets if s.status == psutil.CONN_LISTEN]
+        assert listening == [("127.0.0.1", port)]
+        proxy.refuse()
+        for number in range(2):
+            letters.write(place.lake, "failed_videos", letters.failed_video(number))
+        wait_until(lambda: shows(f"{waiting} 2.0"), 90)
+        assert not shows("failures_total 0.0")
+        proxy.mend()
+        published = 'total{table="failed_videos"}'
+        wait_until(lambda: shows(f"{published} 2.0", f"{waiting} 0.0"), 90)
 
 
 def test_a_broker_that_is_out_at_the_start_is_waited_for(place: Place, proxy: TcpProxy) -> None:

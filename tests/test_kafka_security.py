@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import ipaddress
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 from kafka import KafkaConsumer
-from kafka.admin import KafkaAdminClient
 
+from benchmarks.cluster import benchmark_settings, flink_cluster
 from deploy.local import broker as local_broker
-from deploy.local import ports
 from deploy.local.java import java
+from ingest.client import submit_jobs
 from ingest.kafka_client import client_options
 from ingest.kafka_java import connector_options
 from ingest.producer import Producer
 from ingest.topic import create_topic, topic_id, topic_offsets
+from processors.pool.lake import Lake
 from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings, load_settings
+from tests.canary import arguments_with, files_with
 from tests.conftest import wait_until
-
-PASSWORD = 'p4ss \\ "word"'
-_QUOTED = PASSWORD.replace("\\", "\\\\").replace('"', '\\"')
-_MODULE = 'org.apache.kafka.common.security.{}LoginModule required username="app" password="{}";'
-PLAIN = {
-    "sasl.mechanism": "PLAIN",
-    "sasl.jaas.config": _MODULE.format("plain.Plain", _QUOTED),
-}
-SCRAM = {
-    "sasl.mechanism": "SCRAM-SHA-512",
-    "sasl.jaas.config": _MODULE.format("scram.Scram", _QUOTED),
-}
+from tests.secured_broker import CANARY, PLAIN, QUOTED, SCRAM, SecuredBroker, secured_broker
 
 READER = """
 import java.io.FileReader;
@@ -64,166 +50,10 @@ public class Reader {
 """Reads with the client that Flink's connector holds; a Java file is a program of its own."""
 
 
-@dataclass
-class SecuredBroker:
-    """A running broker that takes nobody in without a password or a certificate."""
-
-    ports: Mapping[str, int]
-    """By security protocol."""
-    ca: Path
-    client: Path
-    """Certificate and key of a client."""
-
-    def settings(self, protocol: str, **options: str) -> Settings:
-        tls = {
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(self.ca),
-        }
-        return load_settings(
-            kafka={
-                "partitions": 1,
-                "client": {
-                    "bootstrap.servers": f"127.0.0.1:{self.ports[protocol]}",
-                    "security.protocol": protocol,
-                    **(tls if protocol.endswith("SSL") else {}),
-                    **options,
-                },
-            }
-        )
-
-
-class _Authority:
-    """Signs certificates, as PEM: the one form that Java and Python both read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key, self._certificate = self._make("ca", None)
-        self.file = folder / "ca.pem"
-        self.file.write_bytes(_pem(self._certificate))
-
-    def issue(self, name: str) -> Path:
-        """A file with a key and its certificate."""
-        key, certificate = self._make(name, self._key)
-        file = self._folder / f"{name}.pem"
-        file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + _pem(certificate)
-        )
-        return file
-
-    def _make(
-        self, name: str, issuer_key: rsa.RSAPrivateKey | None
-    ) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
-        key = rsa.generate_private_key(65537, 2048)
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_named(name))
-            .issuer_name(_named("ca"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .add_extension(
-                x509.BasicConstraints(ca=issuer_key is None, path_length=None), critical=True
-            )
-            .sign(issuer_key or key, hashes.SHA256())
-        )
-        return key, certificate
-
-
-def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
-    folder = tmp_path_factory.mktemp("secured")
-    authority = _Authority(folder)
-    names = ("plain", "control", "SASL_PLAINTEXT", "SSL", "SASL_SSL")
-    chosen = dict(zip(names, _free_ports(len(names)), strict=True))
-    settings = load_settings(
-        local={
-            "state_dir": str(folder / "state"),
-            "kafka_port": chosen["plain"],
-            "kafka_controller_port": chosen["control"],
-        }
-    )
-    part = local_broker.broker(settings)
-    assert part.prepare is not None
-    part.prepare()
-    _secure(part.cwd / "server.properties", chosen, authority)
-    part.log.parent.mkdir(parents=True, exist_ok=True)
-    with part.log.open("wb") as log:
-        process = subprocess.Popen(list(part.command), cwd=part.cwd, stdout=log, stderr=log)
-    try:
-        ready = part.is_ready
-        wait_until(lambda: process.poll() is not None or ready(), 120)
-        assert process.poll() is None, part.log.read_text(errors="replace")[-3000:]
-        # SCRAM's passwords are kept by the broker: they are set over its unsecured listener.
-        admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{chosen['plain']}")
-        admin.alter_user_scram_credentials([_scram_user()])
-        admin.close()
-        yield SecuredBroker(chosen, authority.file, authority.issue("client"))
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _scram_user() -> object:
-    from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
-
-    return UserScramCredentialUpsertion("app", ScramMechanism.SCRAM_SHA_512, PASSWORD)
-
-
-def _free_ports(count: int) -> list[int]:
-    import socket
-
-    held = [socket.create_server((ports.HOST, 0)) for _ in range(count)]
-    found = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return found
-
-
-def _secure(properties: Path, chosen: Mapping[str, int], authority: _Authority) -> None:
-    """Add listeners that ask who it is."""
-    lines = dict(line.split("=", 1) for line in properties.read_text().splitlines())
-    secured = ("SASL_PLAINTEXT", "SSL", "SASL_SSL")
-    more = [f"{name}://{ports.HOST}:{chosen[name]}" for name in secured]
-    lines["listeners"] = ",".join([lines["listeners"], *more])
-    lines["advertised.listeners"] = ",".join([lines["advertised.listeners"], *more])
-    lines["listener.security.protocol.map"] += "".join(f",{name}:{name}" for name in secured)
-    lines["sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-512"
-    escaped = _QUOTED.replace("\\", "\\\\")
-    for name in ("sasl_plaintext", "sasl_ssl"):
-        lines[f"listener.name.{name}.plain.sasl.jaas.config"] = (
-            "org.apache.kafka.common.security.plain.PlainLoginModule required "
-            f'user_app="{escaped}";'
-        )
-        lines[f"listener.name.{name}.scram-sha-512.sasl.jaas.config"] = (
-            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        )
-    lines |= {
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(authority.issue("broker")),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(authority.file),
-        "listener.name.ssl.ssl.client.auth": "required",
-    }
-    properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    with secured_broker(tmp_path_factory.mktemp("secured")) as running:
+        yield running
 
 
 CASES = {
@@ -235,11 +65,8 @@ CASES = {
 }
 
 
-def _settings(secured: SecuredBroker, case: str) -> Settings:
-    protocol, options = CASES[case]
-    if protocol == "SSL":
-        options = {"ssl.keystore.type": "PEM", "ssl.keystore.location": str(secured.client)}
-    return secured.settings(protocol, **options)
+def _settings(secured: SecuredBroker, protocol: str, **options: str) -> Settings:
+    return load_settings(kafka={"partitions": 1, "client": secured.client(protocol, **options)})
 
 
 @pytest.mark.e2e
@@ -247,7 +74,10 @@ def _settings(secured: SecuredBroker, case: str) -> Settings:
 def test_every_client_gets_in_by_the_settings(
     case: str, secured: SecuredBroker, tmp_path: Path
 ) -> None:
-    settings = _settings(secured, case)
+    protocol, options = CASES[case]
+    if protocol == "SSL":
+        options = {"ssl.keystore.type": "PEM", "ssl.keystore.location": str(secured.certificate)}
+    settings = _settings(secured, protocol, **options)
     kafka = settings.kafka.model_copy(update={"topic": f"topic-{list(CASES).index(case)}"})
     settings = settings.model_copy(update={"kafka": kafka})
     assert create_topic(settings)
@@ -287,23 +117,53 @@ def _end_by_java(settings: Settings, folder: Path) -> str:
 
 
 @pytest.mark.e2e
+def test_the_arrivals_job_gets_in_by_the_settings_and_shows_the_password_to_nobody(
+    secured: SecuredBroker, tmp_path: Path
+) -> None:
+    settings = benchmark_settings(
+        tmp_path,
+        kafka={"topic": "arrivals", "client": secured.client("SASL_SSL", **SCRAM)},
+        local={"start_kafka": False},
+        flink={"checkpoint_interval_s": 1.0},
+    )
+    with flink_cluster(settings) as cluster, ThreadPoolExecutor(1) as executor:
+        with Producer(cluster.settings) as producer:
+            key = producer.send("file:///v.mp4")
+            producer.send_raw(b"junk")
+        submission = executor.submit(submit_jobs, cluster.settings, only="arrivals")
+        while not submission.done():
+            assert not arguments_with(CANARY)
+            time.sleep(0.2)
+        submission.result()
+        lake = Lake(cluster.settings)
+        wait_until(lambda: all(map(lake.latest_snapshot_id, ("videos", "rejected_messages"))), 180)
+        assert not arguments_with(CANARY)
+        assert not files_with(CANARY, tmp_path)
+    assert lake.read("videos", ["video_key"]).to_pylist() == [{"video_key": key}]
+    assert lake.read("rejected_messages", ["payload"]).to_pylist() == [{"payload": b"junk"}]
+    # What was looked through holds the logs, a checkpoint, and the lake.
+    for name in ("jobmanager.log", "taskmanager.log", "submit-jobs.log", "_metadata", "*.parquet"):
+        assert [*tmp_path.rglob(name)], name
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
 @pytest.mark.parametrize("right", [PLAIN, SCRAM], ids=["PLAIN", "SCRAM"])
 def test_a_wrong_password_is_refused_and_shown_to_nobody(
     right: dict[str, str], protocol: str, secured: SecuredBroker
 ) -> None:
-    wrong = {**right, "sasl.jaas.config": right["sasl.jaas.config"].replace(_QUOTED, "c4n4ry")}
-    settings = secured.settings(protocol, **wrong)
+    wrong = {**right, "sasl.jaas.config": right["sasl.jaas.config"].replace(QUOTED, CANARY)}
+    settings = _settings(secured, protocol, **wrong)
     with pytest.raises(Unreachable) as caught:
         create_topic(settings)
-    assert "c4n4ry" not in str(caught.value)
+    assert CANARY not in str(caught.value)
     assert "kafka.client" in str(caught.value)
 
 
 @pytest.mark.e2e
 def test_without_a_certificate_nobody_gets_in(secured: SecuredBroker) -> None:
     with pytest.raises(ConfigError):
-        create_topic(secured.settings("SSL"))
+        create_topic(_settings(secured, "SSL"))
 
 
 def test_classes_that_options_name_are_those_of_flinks_connector() -> None:
@@ -311,7 +171,7 @@ def test_classes_that_options_name_are_those_of_flinks_connector() -> None:
     options = connector_options(settings)
     shaded = "org.apache.flink.kafka.shaded.org.apache.kafka.common.security.scram."
     assert options["sasl.jaas.config"].startswith(f"{shaded}ScramLoginModule required ")
-    assert options["sasl.jaas.config"].endswith(f'password="{_QUOTED}";')
+    assert options["sasl.jaas.config"].endswith(f'password="{QUOTED}";')
     assert options["bootstrap.servers"] == "h:1"
     again = load_settings(kafka={"client": options})
     assert connector_options(again) == options

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from deploy.local.stack import Stack
-from tests.ledger.audit import audit
+from tests.ledger.audit import COLUMNS, audit, place
 from tests.ledger.chaos import Chaos
 from tests.ledger.faults import KILLS, STORM, freeze_driver
-from tests.ledger.order import BROKEN_FILES, VIDEOS, new_order
+from tests.ledger.order import BROKEN_FILES, VIDEOS, Order, new_order
 from tests.ledger.read import by_flink, by_pypaimon, letters_on_topic
 
 REFERENCES = 8
@@ -31,6 +31,16 @@ def test_an_order_is_the_same_for_the_same_seed_and_holds_all_kinds(tmp_path: Pa
     rejected = sum(order.rejected.values())
     assert len(order.messages) == 300 + order.repeats + rejected
     assert order.repeats > 10 < rejected
+
+
+@pytest.mark.parametrize("column", ["kafka_topic", "kafka_partition", "kafka_offset"])
+def test_a_row_with_the_coordinates_of_another_message_is_none_of_its_own(column: str) -> None:
+    order = Order(0, messages=[b"{"], rejected={"not_json": 1}, places={("uploads", 0, 7)})
+    row = {"kafka_topic": "uploads", "kafka_partition": 0, "kafka_offset": 7, "reason": "not_json"}
+    tables: Any = {name: [] for name in COLUMNS} | {"rejected_messages": [row]}
+    assert audit(order, tables).clean
+    row[column] = "elsewhere" if column == "kafka_topic" else 1
+    assert audit(order, tables).lost == ["rejected_messages not_json: 0 of 1"]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +111,7 @@ def test_flink_reads_the_same_and_the_ledger_sees_what_is_missing_or_doubled(
 def test_every_dead_letter_is_on_its_topic(chaos: Chaos) -> None:
     tables = by_pypaimon(chaos.settings)
     missing = {
-        (row["kafka_partition"], row["kafka_offset"])
+        place(row)
         for name in ("rejected_messages", "failed_videos")
         for row in tables[name]
         if is_ours(row, chaos)
@@ -118,7 +128,7 @@ def test_every_dead_letter_is_on_its_topic(chaos: Chaos) -> None:
 
 
 def is_ours(row: Any, chaos: Chaos) -> bool:
-    return (row["kafka_partition"], row["kafka_offset"]) in chaos.order.offsets
+    return place(row) in chaos.order.places
 
 
 def without_one(tables: Any, name: str, chaos: Chaos) -> Any:

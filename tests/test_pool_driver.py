@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import threading
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.local import ports
 from processors.errors import StageStartError
 from processors.failpoints import arm, hits
 from processors.pool.commits import Committer
@@ -26,6 +26,7 @@ from processors.results import passed
 from schemas.settings import Settings
 from tests import pool_lake
 from tests.conftest import wait_until
+from tests.metrics_page import page
 from tests.pool_process import Process
 
 SCRIPTED = "tests.pool_chains:Scripted"
@@ -351,7 +352,7 @@ def test_actors_that_do_not_fit_the_cluster_are_a_clear_error(
 
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     """In a process of its own: here, one that is connected to is used."""
-    nowhere = pool_lake.settings(tmp_path, ray_address=f"127.0.0.1:{free_port()}")
+    nowhere = pool_lake.settings(tmp_path, ray_address=f"127.0.0.1:{ports.choose(1)[0]}")
     pool_lake.new_lake(nowhere)
     driver = Process(nowhere)
     assert driver.wait() != 0
@@ -370,7 +371,7 @@ def test_work_under_another_recipe_is_done_again(settings: Settings, lake: Lake)
 
 
 def test_metrics_are_served_while_the_driver_runs(settings: Settings, lake: Lake) -> None:
-    port = free_port()
+    (port,) = ports.choose(1)
     served = settings.model_copy(
         update={"metrics": settings.metrics.model_copy(update={"port": port})}
     )
@@ -385,19 +386,3 @@ def test_metrics_are_served_while_the_driver_runs(settings: Settings, lake: Lake
         driver.stop()
         worker.join(timeout=90)
     assert not worker.is_alive()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def page(port: int) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            return str(answer.read(), "utf-8")
-    except OSError:
-        return ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -60,7 +62,7 @@ def test_a_file_under_a_root_is_read_in_place(tmp_path: Path) -> None:
     path.write_bytes(BODY)
     for uri in (path.as_uri(), f"file://localhost{quote(str(path))}"):
         with fetcher.fetch(uri, expected_sha256=SHA256) as media:
-            assert media.path == path
+            assert media.path.samefile(path)
             assert (media.size, media.sha256, media.bytes_fetched) == (len(BODY), SHA256, 0)
     assert path.exists()
 
@@ -96,6 +98,61 @@ def test_links_that_lead_out_of_the_roots_are_refused(tmp_path: Path) -> None:
     for name in ("file.mp4", "folder/secret.mp4", "folder/absent.mp4"):
         uri = (tmp_path / "videos" / name).as_uri()
         assert _reason(fetcher, uri) is MediaReason.URI_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("swapped", ["file.mp4", "folder"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_what_becomes_a_link_out_of_the_roots_after_it_was_judged_is_not_read(
+    swapped: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher = _fetcher(tmp_path)
+    videos, secrets = tmp_path / "videos", tmp_path / "secrets"
+    for folder, body in ((videos, BODY), (secrets, b"secret")):
+        (folder / "folder").mkdir(parents=True)
+        for name in ("file.mp4", "folder/v.mp4"):
+            (folder / name).write_bytes(body)
+    opened, system = 0, os.open
+
+    def swap() -> None:
+        (videos / swapped).rename(tmp_path / "was-there")
+        (videos / swapped).symlink_to(secrets / swapped)
+
+    def opening(*arguments: Any, **options: Any) -> int:
+        nonlocal opened
+        opened += 1
+        if opened == at:
+            swap()
+        return system(*arguments, **options)
+
+    monkeypatch.setattr(os, "open", opening)
+    uri = (videos / swapped / "v.mp4" if swapped == "folder" else videos / swapped).as_uri()
+    read: list[bytes] = []
+    with contextlib.suppress(MediaError), fetcher.fetch(uri) as media:
+        if opened < at:
+            swap()
+        assert media.sha256 == SHA256
+        read.append(media.path.read_bytes())
+    assert (videos / swapped).is_symlink()
+    assert read in ([], [BODY])
+    assert _reason(fetcher, uri) is MediaReason.URI_NOT_ALLOWED
+
+
+def test_what_becomes_a_pipe_after_it_was_judged_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "videos" / "v.mp4"
+    fetcher = _fetcher(tmp_path)
+    path.write_bytes(BODY)
+    resolve = os.path.realpath
+
+    def judged(name: str) -> str:
+        real = resolve(name)
+        path.unlink()
+        os.mkfifo(path)
+        return real
+
+    monkeypatch.setattr(os.path, "realpath", judged)
+    assert _reason(fetcher, path.as_uri()) is MediaReason.NOT_FOUND
 
 
 def test_a_root_that_is_a_link_is_a_root(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,18 +15,6 @@ from tests.chat_model import MODEL, Asked, ChatModel, describe, error
 from tests.servers import answer, redirect, serve
 
 KEY = "sk-very-secret-4711"
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_server, "_FIRST_WAIT_S", 0.01)
-
-
-@pytest.fixture
-def model() -> Iterator[ChatModel]:
-    model = ChatModel()
-    yield model
-    assert model.wrong == []
 
 
 # What is asked.

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from processors.errors import DependencyFault, MediaError
-from processors.models import chat_server
 from schemas.reasons import MediaReason
 from tests.captioner import blamed, captions, clip, failing_first, fault, started, to_clips
 from tests.chat_model import Asked, ChatModel, completion, describe, error
 from tests.servers import Answer, answer, drip
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_server, "_FIRST_WAIT_S", 0.01)
-
-
-@pytest.fixture
-def model() -> Iterator[ChatModel]:
-    model = ChatModel()
-    yield model
-    assert model.wrong == []
-
 
 # The server's faults.
 

@@ -17,8 +17,8 @@ from ingest.topic import create_topic
 from schemas.message import parse_message
 from schemas.problems import Unreachable
 from schemas.replay import MessageName, Replay, new_replay_id
-from schemas.settings import Settings
-from tests.own_broker import broker_behind_proxy, broker_settings
+from schemas.settings import Settings, load_settings
+from tests.own_broker import broker_behind_proxy
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.e2e
@@ -27,28 +27,21 @@ SENT = 300
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return broker_settings(tmp_path_factory.mktemp("broker"))
-
-
-@pytest.fixture(scope="module")
-def proxy(settings: Settings) -> Iterator[TcpProxy]:
-    """In front of a broker of one's own, which sends its clients there."""
-    with broker_behind_proxy(settings) as running:
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpProxy]:
+    with broker_behind_proxy(tmp_path_factory.mktemp("broker")) as running:
         yield running
 
 
-def _through(settings: Settings, proxy: TcpProxy, topic: str, **client: str) -> Settings:
+def _through(proxy: TcpProxy, topic: str, **client: str) -> Settings:
     """Settings of a topic of one's own behind the proxy, with short times."""
     options = {
         "bootstrap.servers": f"{ports.HOST}:{proxy.port}",
         "request.timeout.ms": "1000",
         **{name.replace("_", "."): value for name, value in client.items()},
     }
-    kafka = settings.kafka.model_copy(update={"topic": topic, "client": options, "partitions": 1})
-    changed = settings.model_copy(update={"kafka": kafka})
-    create_topic(changed)
-    return changed
+    settings = load_settings(None, kafka={"topic": topic, "client": options, "partitions": 1})
+    create_topic(settings)
+    return settings
 
 
 def _arrived(settings: Settings, direct: int) -> list[str]:
@@ -75,9 +68,9 @@ def _crawl(proxy: TcpProxy) -> None:
 
 @pytest.mark.parametrize("breaks", [TcpProxy.reset, TcpProxy.silence, TcpProxy.refuse, _crawl])
 def test_what_is_sent_while_the_network_fails_for_a_while_arrives_once_and_in_order(
-    breaks: Callable[[TcpProxy], None], settings: Settings, proxy: TcpProxy
+    breaks: Callable[[TcpProxy], None], proxy: TcpProxy
 ) -> None:
-    wanted = _through(settings, proxy, f"while{breaks.__name__}".replace("_", "-"))
+    wanted = _through(proxy, f"while{breaks.__name__}".replace("_", "-"))
     uris = [f"file:///videos/{number}.mp4" for number in range(SENT)]
     with Producer(wanted) as producer:
         for number, uri in enumerate(uris):
@@ -88,13 +81,13 @@ def test_what_is_sent_while_the_network_fails_for_a_while_arrives_once_and_in_or
             time.sleep(0.002)
         producer.flush()
         assert producer.sent == SENT
-    assert _arrived(wanted, settings.local.kafka_port) == uris
+    assert _arrived(wanted, proxy.to_port) == uris
 
 
 def test_a_broker_that_stays_silent_is_an_error_within_the_time_that_was_given(
-    settings: Settings, proxy: TcpProxy
+    proxy: TcpProxy,
 ) -> None:
-    wanted = _through(settings, proxy, "silent", delivery_timeout_ms="2000")
+    wanted = _through(proxy, "silent", delivery_timeout_ms="2000")
     producer = Producer(wanted)
     producer.send("file:///videos/first.mp4")
     producer.flush()
@@ -110,11 +103,10 @@ def test_a_broker_that_stays_silent_is_an_error_within_the_time_that_was_given(
         producer.close()
 
 
-def test_records_behind_one_that_failed_are_counted(settings: Settings, proxy: TcpProxy) -> None:
+def test_records_behind_one_that_failed_are_counted(proxy: TcpProxy) -> None:
     # Both partitions are sent in one request, and one has a record that the topic does not take.
     client = {"bootstrap.servers": f"{ports.HOST}:{proxy.port}", "linger.ms": "500"}
-    kafka = settings.kafka.model_copy(update={"topic": "small", "client": client})
-    wanted = settings.model_copy(update={"kafka": kafka})
+    wanted = load_settings(None, kafka={"topic": "small", "client": client})
     admin = KafkaAdminClient(bootstrap_servers=client["bootstrap.servers"])
     admin.create_topics([NewTopic("small", 2, 1, topic_configs={"max.message.bytes": "1000"})])
     admin.close()
@@ -128,10 +120,8 @@ def test_records_behind_one_that_failed_are_counted(settings: Settings, proxy: T
         assert producer.sent == 2
 
 
-def test_a_record_that_the_client_does_not_send_is_named_at_once(
-    settings: Settings, proxy: TcpProxy
-) -> None:
-    with Producer(_through(settings, proxy, "large")) as producer:
+def test_a_record_that_the_client_does_not_send_is_named_at_once(proxy: TcpProxy) -> None:
+    with Producer(_through(proxy, "large")) as producer:
         with pytest.raises(RecordTooLarge, match="2000"):
             producer.send_raw(bytes(2_000_000))
         producer.send("file:///videos/first.mp4")

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import psutil
 import pytest
 
 from deploy.local.state import StateFolder
@@ -22,6 +21,7 @@ from schemas.problems import ConfigError
 from schemas.recipe import load_recipe
 from schemas.settings import CHECKOUT, Settings, load_settings
 from tests import clip_media, pool_lake
+from tests.canary import arguments_with, files_with
 from tests.chat_model import MODEL, Asked, ChatModel, completion, error
 from tests.cli import cliplake
 from tests.conftest import wait_until
@@ -91,28 +91,6 @@ def _variables(temporary: Path) -> dict[str, str]:
     return {**SECRETS, "TMPDIR": folder, "RAY_TMPDIR": folder}
 
 
-def _files_with_canary(*folders: Path) -> list[Path]:
-    return [
-        file
-        for folder in folders
-        for file in folder.rglob("*")
-        if CANARY in str(file)
-        or (file.is_file() and not file.is_symlink() and CANARY.encode() in file.read_bytes())
-    ]
-
-
-def _arguments_with_canary() -> list[list[str]]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            arguments = process.cmdline()
-        except psutil.Error:
-            continue
-        if any(CANARY in argument for argument in arguments):
-            found.append(arguments)
-    return found
-
-
 @pytest.mark.parametrize("status", [400, 401])
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
 def test_try_shows_no_key_that_a_server_says_back(
@@ -137,7 +115,7 @@ def test_try_shows_no_key_that_a_server_says_back(
     assert "***" in done.stdout + done.stderr
     assert CANARY not in done.stdout
     assert CANARY not in done.stderr
-    assert not _files_with_canary(folder, temporary)
+    assert not files_with(CANARY, folder, temporary)
 
 
 def _lake_with_a_clip(folder: Path, variables: Mapping[str, str]) -> tuple[Settings, Lake]:
@@ -175,11 +153,11 @@ def test_the_pool_writes_no_secret_anywhere(place: tuple[Path, Path]) -> None:
             )
         try:
             wait_until(lambda: model.asked or driver.poll() is not None, 120)
-            assert not _arguments_with_canary()
+            assert not arguments_with(CANARY)
             wait_until(
                 lambda: lake.read("enriched_clips").num_rows == 4 or driver.poll() is not None, 120
             )
-            assert not _arguments_with_canary()
+            assert not arguments_with(CANARY)
             driver.send_signal(signal.SIGTERM)
             driver.wait(60)
         finally:
@@ -194,7 +172,7 @@ def test_the_pool_writes_no_secret_anywhere(place: tuple[Path, Path]) -> None:
     assert log.stat().st_size > 0
     assert [*temporary.rglob("raylet.out")]
     assert [*folder.rglob("*.parquet")]
-    assert not _files_with_canary(folder, temporary)
+    assert not files_with(CANARY, folder, temporary)
 
 
 def test_the_files_that_pass_settings_on_are_their_owner_s_alone_and_go(tmp_path: Path) -> None:
@@ -209,7 +187,7 @@ def test_the_files_that_pass_settings_on_are_their_owner_s_alone_and_go(tmp_path
     assert CANARY in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     state.release()
-    assert not _files_with_canary(tmp_path)
+    assert not files_with(CANARY, tmp_path)
 
 
 @pytest.mark.parametrize(

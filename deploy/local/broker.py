@@ -94,6 +94,7 @@ def _prepare(home: Path, port: int, controller_port: int) -> None:
         "controller.quorum.voters": f"1@{control}",
         "log.dirs": str(home / "data"),
         "auto.create.topics.enable": "false",
+        "num.partitions": "2",
         # There is one broker to hold a replica, and one topic that matters.
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "1",

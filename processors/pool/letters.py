@@ -44,6 +44,13 @@ class LetterSource:
             for table in LETTER_TABLES
         }
 
+    def lag(self) -> dict[str, int]:
+        """Snapshots of each table that were not wholly read; 0 if there is nothing new."""
+        return {
+            table: max(0, source.latest_snapshot() + 1 - source.next_snapshot)
+            for table, source in self._sources.items()
+        }
+
     def read(self, most: int = ROWS_AT_ONCE) -> Iterable[LetterChunk]:
         """What is new now, at most ``most`` rows a table; `SourceLost` as `TableSource.read`."""
         for table, source in self._sources.items():

@@ -1,4 +1,7 @@
-"""The driver's Prometheus page. Labels come from closed lists, never ids."""
+"""Prometheus pages: the driver's, and that of what publishes dead letters.
+
+Labels come from closed lists, never ids.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,47 @@ from prometheus_client import (
     start_http_server,
 )
 
+from schemas.letter import LETTER_TABLES
 from schemas.problems import ConfigError
 from schemas.reasons import ClipStatus
 from schemas.settings import MetricsSettings
 
 
-class PoolMetrics:
-    """Counters of one driver; they exist whether or not a page shows them."""
+class MetricsPage:
+    """The metrics of one process; they exist whether or not a page shows them."""
+
+    def __init__(self, port_setting: str) -> None:
+        """``port_setting``: the key of `MetricsSettings` that is this page's port."""
+        self.registry = CollectorRegistry()
+        self._port_setting = port_setting
+
+    @contextmanager
+    def served(self, settings: MetricsSettings) -> Iterator[None]:
+        """Serve the page while the process works; port 0 serves none."""
+        port: int = getattr(settings, self._port_setting)
+        if port == 0:
+            yield
+            return
+        try:
+            server, thread = start_http_server(port, addr=settings.host, registry=self.registry)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics cannot be served on {settings.host}:{port}: {error} (metrics.host, "
+                f"metrics.{self._port_setting}; port 0 switches them off)"
+            ) from None
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join(timeout=5)
+
+
+class PoolMetrics(MetricsPage):
+    """Those of one driver."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__("port")
         self.clips = Counter(
             "cliplake_clips", "Clips given a verdict", ["status"], registry=self.registry
         )
@@ -64,24 +98,34 @@ class PoolMetrics:
             registry=self.registry,
         )
 
-    @contextmanager
-    def served(self, settings: MetricsSettings) -> Iterator[None]:
-        """Serve the page while the driver runs; port 0 serves none."""
-        if settings.port == 0:
-            yield
-            return
-        try:
-            server, thread = start_http_server(
-                settings.port, addr=settings.host, registry=self.registry
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"metrics cannot be served on {settings.host}:{settings.port}: {error} "
-                "(metrics.host, metrics.port; port 0 switches them off)"
-            ) from None
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join(timeout=5)
+
+class LetterMetrics(MetricsPage):
+    """Those of what publishes dead letters."""
+
+    def __init__(self) -> None:
+        super().__init__("letters_port")
+        self.letters = Counter(
+            "cliplake_letters",
+            "Dead letters of a table that the topic has",
+            ["table"],
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "cliplake_letters_snapshot_lag",
+            "Snapshots of a table of dead letters that are not wholly published",
+            ["table"],
+            registry=self.registry,
+        )
+        for table in LETTER_TABLES:
+            self.letters.labels(table.name)
+            self.lag.labels(table.name)
+        self.too_large = Counter(
+            "cliplake_letters_too_large",
+            "Of those letters, the ones whose message was left out for its size",
+            registry=self.registry,
+        )
+        self.failures = Counter(
+            "cliplake_letters_failures",
+            "Times that publishing stopped and waited, the broker or the lake's store being out",
+            registry=self.registry,
+        )

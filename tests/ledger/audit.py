@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.ledger.order import FPS, VIDEOS, Order
+from tests.ledger.order import FPS, VIDEOS, Order, Place
 
 Rows = Sequence[Mapping[str, Any]]
 Tables = Mapping[str, Rows]
 """Rows by table, of those in `COLUMNS`."""
 
-_PLACE = ("kafka_partition", "kafka_offset")
+_PLACE = ("kafka_topic", "kafka_partition", "kafka_offset")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "videos": ("video_id", *_PLACE),
     "repeats": ("video_id", *_PLACE),
@@ -100,13 +100,14 @@ def reference_of(order: Order, enriched: Rows) -> Reference:
 def _of(order: Order, tables: Tables) -> Tables:
     """The rows that came of the order's messages; frames have no place, and stay."""
     return {
-        name: [row for row in rows if name == "clip_frames" or _place(row) in order.offsets]
+        name: [row for row in rows if name == "clip_frames" or place(row) in order.places]
         for name, rows in tables.items()
     }
 
 
-def _place(row: Mapping[str, Any]) -> tuple[int, int]:
-    return row["kafka_partition"], row["kafka_offset"]
+def place(row: Mapping[str, Any]) -> Place:
+    """Where the message is that a row came of."""
+    return row["kafka_topic"], row["kafka_partition"], row["kafka_offset"]
 
 
 def _count(verdict: Verdict, table: str, wanted: Iterable[Any], found: Iterable[Any]) -> None:

@@ -83,8 +83,8 @@ class Chaos:
             ]
             producer.flush(timeout=60)
             for future in sent:
-                place = future.get(timeout=10)
-                part.offsets.add((place.partition, place.offset))
+                at = future.get(timeout=10)
+                part.places.add((at.topic, at.partition, at.offset))
         finally:
             producer.close(timeout=10)
         self.order.add(part)

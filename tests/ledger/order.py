@@ -62,6 +62,9 @@ BROKEN_MESSAGES: tuple[tuple[bytes | None, str], ...] = (
     (b'{"schema_version": 1, "uri": 7}', "invalid_field"),
 )
 
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a message."""
+
 
 @dataclass
 class Order:
@@ -76,8 +79,8 @@ class Order:
     repeats: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     """Reason → messages in ``rejected_messages``."""
-    offsets: set[tuple[int, int]] = field(default_factory=set)
-    """(partition, offset) of each message, once it is sent."""
+    places: set[Place] = field(default_factory=set)
+    """Of each message, once it is sent."""
 
     @property
     def clips(self) -> int:
@@ -89,7 +92,7 @@ class Order:
         self.contents |= other.contents
         self.broken |= other.broken
         self.repeats += other.repeats
-        self.offsets |= other.offsets
+        self.places |= other.places
         for reason, count in other.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + count
 

@@ -9,6 +9,7 @@ from processors.pool.lake import Lake
 from schemas.settings import Settings
 from tests.flink_query import flink_query
 from tests.ledger.audit import COLUMNS, Tables
+from tests.ledger.order import Place
 from tests.letter_topic import headers_of, records
 
 
@@ -18,11 +19,13 @@ def by_pypaimon(settings: Settings) -> Tables:
     return {name: lake.read(name, columns).to_pylist() for name, columns in COLUMNS.items()}
 
 
-def letters_on_topic(settings: Settings) -> set[tuple[int, int]]:
-    """Partition and offset of the message of each record on the dead-letter topic."""
-    found = map(headers_of, records(settings.kafka))
-    names = ("__connect.errors.partition", "__connect.errors.offset")
-    return {(int(headers[names[0]]), int(headers[names[1]])) for headers in found}
+def letters_on_topic(settings: Settings) -> set[Place]:
+    """The message of each record on the dead-letter topic."""
+    of = "__connect.errors."
+    return {
+        (headers[f"{of}topic"], int(headers[f"{of}partition"]), int(headers[f"{of}offset"]))
+        for headers in map(headers_of, records(settings.kafka))
+    }
 
 
 def by_flink(settings: Settings) -> Tables:
