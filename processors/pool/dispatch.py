@@ -201,8 +201,9 @@ class Dispatcher:
         """
         decode, fetch = self._settings.decode, self._settings.fetch
         videos = pc.count_distinct(rows.column("video_key")).as_py()
-        # After the deadline the store itself is asked whether it is there.
-        a_video_s = fetch.deadline_s + fetch.connect_timeout_s + fetch.read_timeout_s
+        # Another actor that fetches the same video is waited for as long as that may take, and
+        # after our own deadline the store itself is asked whether it is there.
+        a_video_s = 2 * fetch.deadline_s + fetch.connect_timeout_s + fetch.read_timeout_s
         a_clip_s = decode.deadline_base_s + self._settings.pool.stages_deadline_s + longest_s
         clips_s = decode.deadline_per_video_second_s * pc.sum(rows.column("duration_s")).as_py()
         allowance: float = CALL_SLACK_S + videos * a_video_s + rows.num_rows * a_clip_s + clips_s
