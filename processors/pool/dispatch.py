@@ -139,6 +139,11 @@ class Dispatcher:
             if not any(call.alone for call in worker.calls)
         )
 
+    def next_node(self) -> str:
+        """Where `submit` is going to hand a micro-batch to; empty if nothing is free."""
+        worker = self._workers.least_loaded(self._per_actor)
+        return "" if worker is None else worker.node_id
+
     def submit(self, works: list[Work]) -> None:
         """Hand a micro-batch to the least loaded actor; ask `free_slots` first."""
         self._waiting.append(works)
@@ -179,9 +184,8 @@ class Dispatcher:
                 continue
             self._call(worker, [self._suspects.popleft()], alone=True)
         while self._waiting:
-            free = [w for w in self._workers.ready() if not any(c.alone for c in w.calls)]
-            worker = min(free, key=lambda w: len(w.calls), default=None)
-            if worker is None or len(worker.calls) >= self._per_actor:
+            worker = self._workers.least_loaded(self._per_actor)
+            if worker is None:
                 return
             self._call(worker, self._waiting.popleft(), alone=False)
 
