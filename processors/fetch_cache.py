@@ -29,6 +29,8 @@ _SWEEP_S = 600.0
 _STALE_S = 60.0
 """An empty file is locked within this time of its creation; before, it is nobody's leftover."""
 _LOOK_S = 0.05
+_MOST_TURNS = 100
+"""How often an entry may be removed or replaced just when we have found it."""
 _PREFIX = "kept-"
 _MOST_VERIFIED = 1000
 
@@ -91,12 +93,13 @@ class ObjectCache:
         """Move a whole file into its place, if there is room for it; for whoever has the place."""
         try:
             with self._alone():
-                if not self._make_room(file.stat().st_size):
+                status = file.stat()
+                if not self._make_room(status.st_size):
                     return False
                 file.rename(path)
-            self._remember(path, path.stat())
         except OSError:
             return False
+        self._remember(path, status)
         self._sweep_later()
         return True
 
@@ -110,7 +113,7 @@ class ObjectCache:
     ) -> Kept | Place | None:
         give_up = time.monotonic() + wait_s
         self._folder.mkdir(parents=True, exist_ok=True)
-        while True:
+        for _ in range(_MOST_TURNS):
             with ExitStack() as opened:
                 descriptor = _open(path, os.O_CREAT)
                 opened.callback(os.close, descriptor)
@@ -126,6 +129,7 @@ class ObjectCache:
                     return Place(self, path, opened.pop_all())
                 if not free_at_once and not path.exists():
                     return None
+        return None
 
     def _take(self, descriptor: int, path: Path, sha256: str) -> bool:
         """Lock an entry for its user; False if it is not there any more, or not what it should
