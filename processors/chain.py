@@ -113,14 +113,20 @@ class EnrichmentChain:
             sandbox = Sandbox(self._settings.decode, modules=plan.modules)
             self._sandboxes.append(sandbox)
             self._decoders.put(ClipDecoder(sandbox, plan))
+        self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir, keep_objects=True)
         wanted = reduce(or_, (stage.files() for stage in stages.values()), FileRequest())
         if wanted:
             settings = self._settings
-            self._files = ClipFiles(settings.decode, settings.scratch_dir, wanted, plan.frames)
+            self._files = ClipFiles(
+                settings.decode,
+                settings.scratch_dir,
+                wanted,
+                plan.frames,
+                give_room=self._fetcher.give_room,
+            )
             opening = {name for name, stage in stages.items() if stage.files()}
             places = [i for i, (operator, _) in enumerate(self._steps) if operator.op in opening]
             self._opening = range(places[0], places[-1] + 1)
-        self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir)
         wait_s = self._settings.models.batch_wait_s
         self._stages = {
             operator: SharedBatches(stage, wait_s=wait_s, active=lambda: self._runs)
@@ -138,6 +144,8 @@ class EnrichmentChain:
             stage.close()
         if self._files is not None:
             self._files.close()
+        if self._fetcher is not None:
+            self._fetcher.close()
         for sandbox in self._sandboxes:
             sandbox.close()
         self._sandboxes, self._stages = [], {}

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,14 +81,17 @@ class ClipFiles:
         scratch_dir: Path,
         request: FileRequest,
         sampling: FrameSampling,
+        give_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``sampling`` says which frames are written."""
+        """``sampling`` says which frames are written; ``give_room`` is called while the disk is
+        full: whether it is worth another try."""
         self.max_bytes = settings.clip_files_bytes
         """Of all files of one clip."""
         self._sandbox = Sandbox(settings, max_file_bytes=self.max_bytes)
         self._scratch_dir = scratch_dir
         self._request = request
         self._sampling = sampling
+        self._give_room = give_room
         self._resources = ExitStack()
         self._making = threading.Lock()
         self._own: Path | None = None
@@ -106,6 +109,17 @@ class ClipFiles:
         would have more than ``max_bytes``; `ScratchFull` if the disk has no room for it,
         `DependencyFault` if nothing can be written.
         """
+        try:
+            return self._written(media, span, cleanup)
+        except ScratchFull:
+            if not self._give_room():
+                raise
+            # All that may go: the files of a clip are large, and decoding it again is dear.
+            while self._give_room():
+                pass
+            return self._written(media, span, cleanup)
+
+    def _written(self, media: str, span: ClipSpan, cleanup: ExitStack) -> WrittenFiles:
         with ExitStack() as failing:
             try:
                 temporary = tempfile.TemporaryDirectory(dir=self._folder())

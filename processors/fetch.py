@@ -2,9 +2,9 @@
 
 `Fetcher.fetch` gives a path that libav may open; `file:` URIs are read in place, through a
 descriptor that a change of the folders leads nowhere else, everything else is copied to a scratch
-file that is gone when the caller is done. How bytes travel is in `fetch_http` and `fetch_s3`; this
-module holds the rules about URIs, folders, sizes and hashes, and tells an object that cannot be
-had from a store that is out.
+file that is gone when the caller is done, or kept for the next one (`fetch_cache`). How bytes
+travel is in `fetch_http` and `fetch_s3`; this module holds the rules about URIs, folders, sizes and
+hashes, and tells an object that cannot be had from a store that is out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
@@ -29,6 +29,7 @@ from tenacity import (
 
 from processors.errors import MediaError
 from processors.failpoints import passing
+from processors.fetch_cache import Kept, ObjectCache
 from processors.fetch_http import HttpReader
 from processors.fetch_problem import Deadline, FetchProblem, redact
 from processors.fetch_s3 import S3Reader
@@ -54,15 +55,21 @@ class LocalMedia:
     sha256: str
     """Of its bytes, hex."""
     bytes_fetched: int
-    """Bytes that came over a network for it; 0 if it is read in place."""
+    """Bytes that came over a network for it; 0 if it is read in place or was kept."""
 
 
 class Fetcher:
     """Fetches under one set of rules; may be used by several threads at once."""
 
-    def __init__(self, settings: FetchSettings, scratch_dir: Path) -> None:
+    def __init__(
+        self, settings: FetchSettings, scratch_dir: Path, *, keep_objects: bool = False
+    ) -> None:
+        """``keep_objects``: whether objects whose hash is known are kept for further calls, of
+        other processes as well, and may be those that were kept; `close` removes them."""
         self._settings = settings
-        self._scratch = ScratchFolder(scratch_dir)
+        self._cache = ObjectCache(scratch_dir, settings.cache_bytes)
+        self._keep_objects = keep_objects and settings.cache_bytes > 0
+        self._scratch = ScratchFolder(scratch_dir, self.give_room)
         self._roots = [
             Path(os.path.realpath(Path(root).expanduser())) for root in settings.file_roots
         ]
@@ -83,11 +90,21 @@ class Fetcher:
         """
         return self._fetch(uri, expected_sha256)
 
+    def give_room(self) -> bool:
+        """Remove a kept object for something that the scratch disk has no room for; False if
+        there is none that may go."""
+        return self._cache.give_room()
+
+    def close(self) -> None:
+        """Remove the kept objects that nobody uses now, if it is us who keep any."""
+        if self._keep_objects:
+            self._cache.close()
+
     @contextmanager
     def _fetch(self, uri: str, expected_sha256: str | None) -> Iterator[LocalMedia]:
         with contextlib.ExitStack() as cleanup:
             try:
-                media = self._open(uri, cleanup)
+                media = self._open(uri, expected_sha256, cleanup)
             except StoreOut as fault:
                 if fault.for_s < self._settings.outage_s:
                     raise
@@ -115,7 +132,9 @@ class Fetcher:
             passing("fetch.done")
             yield media
 
-    def _open(self, uri: str, cleanup: contextlib.ExitStack) -> LocalMedia:
+    def _open(
+        self, uri: str, expected_sha256: str | None, cleanup: contextlib.ExitStack
+    ) -> LocalMedia:
         try:
             parts = urlsplit(uri)
             _ = parts.port
@@ -126,6 +145,8 @@ class Fetcher:
         if parts.scheme == "file":
             return self._in_place(parts, cleanup)
         if parts.scheme in ("https", "http", "s3"):
+            if expected_sha256 is not None and self._keep_objects:
+                return self._kept(uri, parts, expected_sha256, cleanup)
             return self._to_scratch(uri, parts, cleanup)
         raise FetchProblem(
             MediaReason.URI_NOT_ALLOWED,
@@ -214,6 +235,27 @@ class Fetcher:
                 f"the file is outside the allowed folders (fetch.file_roots: {allowed})",
             )
         return root
+
+    def _kept(
+        self, uri: str, parts: SplitResult, sha256: str, cleanup: contextlib.ExitStack
+    ) -> LocalMedia:
+        """An object of which the content is known: kept from an earlier call, or for later ones."""
+        # It was allowed when it was fetched; the settings may be others by now.
+        if parts.scheme == "s3":
+            self._s3.require_allowed(parts)
+        else:
+            self._http.require_allowed(uri)
+        found = self._cache.find(uri, sha256, self._settings.deadline_s, cleanup)
+        if isinstance(found, Kept):
+            self._check_size(found.size)
+            return LocalMedia(found.path, found.size, sha256, bytes_fetched=0)
+        if found is None:
+            return self._to_scratch(uri, parts, cleanup)
+        with found as place:
+            media = self._to_scratch(uri, parts, cleanup)
+            if media.size and media.sha256 == sha256 and place.keep(media.path):
+                media = replace(media, path=place.path)
+            return media
 
     def _to_scratch(
         self, uri: str, parts: SplitResult, cleanup: contextlib.ExitStack

@@ -73,6 +73,10 @@ class HttpReader:
                     retryable=True,
                 )
 
+    def require_allowed(self, uri: str) -> None:
+        """`FetchProblem` unless scheme, host and port of the URI may be read."""
+        self._allowed(uri)
+
     def why_out(self, store: str) -> str | None:
         """Ask the host for its first page; why it is out, or None if it answers."""
         deadline = Deadline(self._settings.connect_timeout_s + self._settings.read_timeout_s)

@@ -65,6 +65,10 @@ class S3Reader:
                     retryable=True,
                 )
 
+    def require_allowed(self, parts: SplitResult) -> None:
+        """`FetchProblem` unless the bucket may be read."""
+        self._allowed(parts)
+
     def why_out(self, store: str) -> str | None:
         """Ask for the bucket alone; why it is out, or None if it answers."""
         try:

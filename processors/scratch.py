@@ -1,7 +1,8 @@
 """Scratch files for fetched bytes: made, locked while they are in use, and swept after a kill.
 
 A disk that is full or cannot be written is nobody's fault but the machine's, unless one object
-is larger than all that could be there.
+is larger than all that could be there. What is only kept there (`processors.fetch_cache`) gives
+way first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
@@ -34,8 +36,10 @@ _STALE_S = 60.0
 class ScratchFolder:
     """Makes scratch files in one folder; several threads may use it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, give_room: Callable[[], bool] = lambda: False) -> None:
+        """``give_room`` is called while the disk is full: whether it is worth another try."""
         self.path = path
+        self._give_room = give_room
         self._swept = False
         self._lock = threading.Lock()
 
@@ -44,19 +48,28 @@ class ScratchFolder:
 
         `DependencyFault` if none can be made.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with self._lock:
-                if not self._swept:
-                    _sweep(self.path)
-                    self._swept = True
-            descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=self.path)
-            path = Path(name)
-            cleanup.callback(path.unlink, missing_ok=True)
-            file = cleanup.enter_context(os.fdopen(descriptor, "wb", buffering=0))
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        except OSError as error:
-            raise self._fault(error) from error
+        while True:
+            try:
+                return self._new_file(cleanup)
+            except OSError as error:
+                if not self.made_room(error):
+                    raise self._fault(error) from error
+
+    def made_room(self, error: OSError) -> bool:
+        """Whether to try again what failed with this error."""
+        return error.errno in FULL and self._give_room()
+
+    def _new_file(self, cleanup: ExitStack) -> ScratchFile:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            if not self._swept:
+                _sweep(self.path)
+                self._swept = True
+        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=self.path)
+        path = Path(name)
+        cleanup.callback(path.unlink, missing_ok=True)
+        file = cleanup.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         return ScratchFile(self, path, file)
 
     def problem(self, error: OSError, size: int) -> Exception:
@@ -108,13 +121,14 @@ class ScratchFile:
     def write(self, chunk: bytes) -> None:
         """Append; raises as `ScratchFolder.problem` says."""
         rest = memoryview(chunk)
-        try:
-            passing("scratch.write")
-            while rest:
+        while rest:
+            try:
+                passing("scratch.write")
                 # Without a buffer of Python's, what is refused is refused here and not later.
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise self._folder.problem(error, self.size + len(chunk)) from error
+            except OSError as error:
+                if not self._folder.made_room(error):
+                    raise self._folder.problem(error, self.size + len(chunk)) from error
         self.size += len(chunk)
 
 

@@ -144,6 +144,9 @@ class FetchSettings(_Section):
     """Attempts at one object, with growing pauses."""
     outage_s: Seconds = 3600.0
     """A store that is out for longer costs its videos and clips, until it answers again."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+    """Most bytes of fetched objects that a machine keeps for an hour for further clips of theirs;
+    never more than half of the room on the scratch folder's disk. 0: none."""
     scratch_dir: str = ""
     """Folder for fetched bytes; by default under ``local.state_dir``. On a node of a Ray cluster
     that has this as a variable, that one holds there."""

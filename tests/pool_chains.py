@@ -91,14 +91,17 @@ class Fetching(Scripted):
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         super().__init__(recipe, settings)
-        self._fetcher = Fetcher(settings.fetch, settings.scratch_dir)
+        self._fetcher = Fetcher(settings.fetch, settings.scratch_dir, keep_objects=True)
+
+    def close(self) -> None:
+        self._fetcher.close()
 
     def run(self, clips: Sequence[Mapping[str, Any]]) -> list[ClipResult]:
         return [self._fetched(clip) for clip in clips]
 
     def _fetched(self, clip: Mapping[str, Any]) -> ClipResult:
         try:
-            with self._fetcher.fetch(clip["uri"]):
+            with self._fetcher.fetch(clip["uri"], expected_sha256=clip["content_sha256"]):
                 return passed(clip, self._recipe, {})
         except StoreOut as fault:
             result = failed(clip, self._recipe, fault.as_media_error())

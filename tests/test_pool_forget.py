@@ -133,6 +133,17 @@ def test_nothing_is_removed_while_a_driver_runs(settings: Settings, lake: Lake) 
     assert find_video(lake, FORGET).rows["videos"] == 1
 
 
+def test_what_a_killed_pool_keeps_of_videos_on_this_machine_goes(
+    settings: Settings, lake: Lake
+) -> None:
+    settings.scratch_dir.mkdir()
+    kept, other = (settings.scratch_dir / name for name in ("kept-0", "other"))
+    kept.write_bytes(b"video")
+    other.touch()
+    forget_video(settings, FORGET)
+    assert list(settings.scratch_dir.iterdir()) == [other]
+
+
 def test_an_unknown_video_changes_nothing(settings: Settings, lake: Lake) -> None:
     before = lake.latest_snapshot_id("videos")
     assert forget_video(settings, "nobody").video_keys == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -31,11 +32,12 @@ def _fetcher(tmp_path: Path, server: Served, **settings: object) -> Fetcher:
         "s3_endpoint": server.url,
         "attempts": 1,
     }
-    return Fetcher(FetchSettings(**(defaults | settings)), tmp_path / "scratch")
+    scratch = tmp_path / "scratch"
+    return Fetcher(FetchSettings(**(defaults | settings)), scratch, keep_objects=True)
 
 
-def _error(fetcher: Fetcher, uri: str) -> MediaError:
-    with pytest.raises(MediaError) as caught, fetcher.fetch(uri):
+def _error(fetcher: Fetcher, uri: str, **arguments: str) -> MediaError:
+    with pytest.raises(MediaError) as caught, fetcher.fetch(uri, **arguments):
         pass
     assert caught.value.stage == "fetch"
     return caught.value
@@ -52,6 +54,18 @@ def test_an_object_is_fetched_by_its_decoded_key(tmp_path: Path) -> None:
             assert media.path.read_bytes() == BODY
             assert media.bytes_fetched == len(BODY)
         assert not media.path.exists()
+
+
+def test_an_object_is_fetched_once_for_the_clips_that_were_cut_from_it(tmp_path: Path) -> None:
+    sha256, uri = hashlib.sha256(BODY).hexdigest(), "s3://Uploads.2026/v.mp4"
+    with serve({"/Uploads.2026/v.mp4": BODY}) as server:
+        for fetched in (len(BODY), 0, 0):
+            with _fetcher(tmp_path, server).fetch(uri, expected_sha256=sha256) as media:
+                assert media.path.read_bytes() == BODY
+                assert media.bytes_fetched == fetched
+        assert len(server.requests) == 1
+        other = _fetcher(tmp_path, server, s3_buckets=("other",))
+        assert _error(other, uri, expected_sha256=sha256).reason is MediaReason.URI_NOT_ALLOWED
 
 
 def test_other_buckets_are_refused_without_asking(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from media import encode
 from processors import clip_files
 from processors.chain import ClipResult, EnrichmentChain
 from processors.errors import DependencyFault
+from processors.fetch import Fetcher
 from processors.media.sandbox import Sandbox
 from schemas.reasons import ClipStatus
 from schemas.recipe import Recipe, parse_recipe
 from schemas.settings import Settings, load_settings
+from tests.servers import serve
 
 CLIPS = 6
 STAGES = """
@@ -160,7 +163,8 @@ def write_on_small_disk(capacity: int, media: str, span: Any, folder: str, *rest
     real = clip_files._check_size
 
     def check(folder: str, *rest: Any) -> int:
-        written = sum(f.stat().st_size for f in Path(folder).parent.rglob("*") if f.is_file())
+        scratch = Path(folder).parent.parent
+        written = sum(f.stat().st_size for f in scratch.rglob("*") if f.is_file())
         if written > capacity:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(folder, *rest)
@@ -185,6 +189,28 @@ def test_a_disk_that_is_full_before_the_limit_is_used_for_what_it_has_room_for(
     results = run(settings_for(tmp_path, 2**30), recipe, clips)
     all_are_judged(results)
     assert max(stat(result, "together") for result in results) <= room_for + 1
+
+
+def test_a_full_disk_is_given_the_objects_that_are_kept_there_first(
+    tmp_path: Path,
+    recipe: Recipe,
+    clips: list[dict[str, Any]],
+    one_clip: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings_for(tmp_path, 2**30)
+    allowed = {"https_hosts": ("127.0.0.1",), "allow_http": True, "allow_private_addresses": True}
+    fetch = settings.fetch.model_copy(update=allowed)
+    body = bytes(3 * one_clip)
+    sha256 = hashlib.sha256(body).hexdigest()
+    with serve({"/v.mp4": body}) as server:
+        fetcher = Fetcher(fetch, settings.scratch_dir, keep_objects=True)
+        with fetcher.fetch(f"{server.url}/v.mp4", expected_sha256=sha256) as media:
+            pass
+    assert media.path.exists()
+    SmallDisk(monkeypatch, int(one_clip * 2.5))
+    all_are_judged(run(settings, recipe, clips))
+    assert not media.path.exists()
 
 
 def test_a_disk_without_room_for_one_clip_blames_none_and_names_the_way_out(

@@ -124,7 +124,8 @@ def _print_out_of_reach(found: Forgotten, letters: str) -> None:
             soft_wrap=True,
         )
     out.print(
-        "  the file itself, and logs that name it. Sent again under the same id, URI and etag it "
-        "is a repeat as long as repeats are remembered (flink.repeat_memory_days)",
+        "  the file itself, logs that name it, and scratch folders of other machines whose actors "
+        "were killed, until others run there. Sent again under the same id, URI and etag it is a "
+        "repeat as long as repeats are remembered (flink.repeat_memory_days)",
         soft_wrap=True,
     )

@@ -139,6 +139,11 @@ class Dispatcher:
             if not any(call.alone for call in worker.calls)
         )
 
+    def next_node(self) -> str:
+        """Where `submit` is going to hand a micro-batch to; empty if nothing is free."""
+        worker = self._workers.least_loaded(self._per_actor)
+        return "" if worker is None else worker.node_id
+
     def submit(self, works: list[Work]) -> None:
         """Hand a micro-batch to the least loaded actor; ask `free_slots` first."""
         self._waiting.append(works)
@@ -179,9 +184,8 @@ class Dispatcher:
                 continue
             self._call(worker, [self._suspects.popleft()], alone=True)
         while self._waiting:
-            free = [w for w in self._workers.ready() if not any(c.alone for c in w.calls)]
-            worker = min(free, key=lambda w: len(w.calls), default=None)
-            if worker is None or len(worker.calls) >= self._per_actor:
+            worker = self._workers.least_loaded(self._per_actor)
+            if worker is None:
                 return
             self._call(worker, self._waiting.popleft(), alone=False)
 
@@ -201,8 +205,9 @@ class Dispatcher:
         """
         decode, fetch = self._settings.decode, self._settings.fetch
         videos = pc.count_distinct(rows.column("video_key")).as_py()
-        # After the deadline the store itself is asked whether it is there.
-        a_video_s = fetch.deadline_s + fetch.connect_timeout_s + fetch.read_timeout_s
+        # Another actor that fetches the same video is waited for as long as that may take, and
+        # after our own deadline the store itself is asked whether it is there.
+        a_video_s = 2 * fetch.deadline_s + fetch.connect_timeout_s + fetch.read_timeout_s
         a_clip_s = decode.deadline_base_s + self._settings.pool.stages_deadline_s + longest_s
         clips_s = decode.deadline_per_video_second_s * pc.sum(rows.column("duration_s")).as_py()
         allowance: float = CALL_SLACK_S + videos * a_video_s + rows.num_rows * a_clip_s + clips_s

@@ -3,7 +3,7 @@
 Nothing else may write meanwhile: the driver's lock is taken here, and whoever calls sees to it
 that the Flink jobs are stopped. A table is written anew without the rows, in one commit each, so
 its files hold them no longer; older snapshots do until they expire. What is interrupted is
-finished by the next call: ``videos`` comes last.
+finished by the next call: ``videos`` comes last. Fetched videos that this machine keeps go as well.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from processors.fetch_cache import ObjectCache
 from processors.pool.commits import Committer
 from processors.pool.consumer import hold_snapshots
 from processors.pool.lake import Lake
@@ -118,6 +119,8 @@ def forget_video(
             letters.rewritten(lake, table, caught_up=caught_up)
             if table == "clips":
                 _go_on(lake, position, stored.epoch)
+        # A pool that was killed left them; whose they are their names do not say.
+        ObjectCache(settings.scratch_dir, 0).close()
     return found
 
 

@@ -181,7 +181,11 @@ class Run:
         while (slots := self._dispatcher.free_slots()) > 0:
             # A short backlog is spread over the free slots rather than given to one of them.
             share = -(-self._backlog.rows // slots)
-            taken = self._backlog.take(max(1, min(self._pool.micro_batch_clips, share)))
+            taken = self._backlog.take(
+                max(1, min(self._pool.micro_batch_clips, share)),
+                self._dispatcher.next_node(),
+                self._workers.nodes(),
+            )
             if taken is None:
                 return
             rows, span, indices = taken

@@ -129,6 +129,16 @@ class Workers:
             if worker.starting is None and not worker.hung and not worker.leaving
         ]
 
+    def nodes(self) -> set[str]:
+        """All nodes with an actor that can be given calls."""
+        return {worker.node_id for worker in self.ready()}
+
+    def least_loaded(self, most_calls: int) -> Worker | None:
+        """Who gets the next call; None if all have ``most_calls``, or one that runs alone."""
+        free = [w for w in self.ready() if not any(c.alone for c in w.calls)]
+        worker = min(free, key=lambda w: len(w.calls), default=None)
+        return None if worker is None or len(worker.calls) >= most_calls else worker
+
     def check_started(self) -> None:
         """Take the first answers that have come.
 
