@@ -72,7 +72,8 @@ class Chaos:
         self.watch(self.stack.is_serving)
         self._orders += 1
         part = new_order(1000 * self.seed + self._orders, references, self.media)
-        options = client_options(self.settings.kafka, "producer")
+        # The broker may have just come back, on a machine that is busy with that.
+        options = client_options(self.settings.kafka, "producer") | {"bootstrap_timeout_ms": 60_000}
         producer = KafkaProducer(**options, acks="all", enable_idempotence=True, retries=10)
         try:
             # kafka-python refuses a record that has neither key nor value.

@@ -64,6 +64,7 @@ def main() -> int:
     parser.add_argument("--hits", type=int, default=20, help="times every failpoint is met")
     parser.add_argument("--kills", type=int, default=10, help="times every kill is met")
     parser.add_argument("--references", type=int, default=12, help="references a round")
+    parser.add_argument("--skip", type=int, default=0, help="rounds that an earlier run has done")
     parser.add_argument("--minutes", type=float, default=240, help="begin no round after them")
     parser.add_argument("--json", type=Path, help="write the rounds there")
     arguments = parser.parse_args()
@@ -110,7 +111,7 @@ def _run(chaos: Chaos, arguments: argparse.Namespace, console: Console) -> bool:
             steps.append(("terminate the driver", _alone(chaos, "terminate the driver", count)))
         elif number < arguments.hits:
             steps.append((CHECKPOINTS, _series(chaos, CHECKPOINTS, OF_CHECKPOINTS)))
-    for number, (name, step) in enumerate(steps):
+    for number, (name, step) in list(enumerate(steps))[arguments.skip :]:
         if time.monotonic() > end:
             console.print(f"time is over after {number} of {len(steps)} rounds")
             break
