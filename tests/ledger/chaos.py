@@ -27,6 +27,7 @@ from tests.ledger.read import by_flink, by_pypaimon
 
 SETTLED_S = 300.0
 """A stack that has not got over a fault after so long has failed."""
+_NOTICED_S = 1.0
 
 Fault = Callable[["Chaos"], None]
 
@@ -69,11 +70,12 @@ class Chaos:
 
     def send(self, references: int) -> None:
         """Send a part of the order, and wait until the broker has it."""
-        self.watch(self.stack.is_serving)
+        # The stack takes a moment to notice that something just died.
+        noticed = time.monotonic() + _NOTICED_S
+        self.watch(lambda: time.monotonic() > noticed and self.stack.is_serving())
         self._orders += 1
         part = new_order(1000 * self.seed + self._orders, references, self.media)
-        # The broker may have just come back, on a machine that is busy with that.
-        options = client_options(self.settings.kafka, "producer") | {"bootstrap_timeout_ms": 60_000}
+        options = client_options(self.settings.kafka, "producer")
         producer = KafkaProducer(**options, acks="all", enable_idempotence=True, retries=10)
         try:
             # kafka-python refuses a record that has neither key nor value.
