@@ -1,11 +1,12 @@
 """One measured run: a fresh process that does one thing, and how much memory its tree had.
 
-What it does is in `benchmarks.tasks` and `benchmarks.datajuicer_tasks`; what it took it says
-itself, by `benchmarks.meter`.
+What it does is in `benchmarks.tasks` and `benchmarks.datajuicer_tasks`, or in the module that a
+job names; what it took it says itself, by `benchmarks.meter`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -48,6 +49,13 @@ class Job:
     arguments: Mapping[str, Any]
     datajuicer: bool = False
     """Whether it runs in DataJuicer's environment."""
+    module: str = ""
+    """The module that does it; by default `benchmarks.tasks`, or that for DataJuicer."""
+    python: str = ""
+    """The interpreter, if it is another than the environment's."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside those that there are."""
+    timeout_s: float = _TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -73,24 +81,25 @@ def run(job: Job, folder: Path) -> Run:
     task = {"task": job.task, "folder": str(folder), **job.arguments}
     order.write_text(json.dumps(task), encoding="utf-8")
     answer.unlink(missing_ok=True)
-    python = str(DATAJUICER_PYTHON) if job.datajuicer else sys.executable
-    module = DATAJUICER_TASKS if job.datajuicer else TASKS
+    python = job.python or (str(DATAJUICER_PYTHON) if job.datajuicer else sys.executable)
+    module = job.module or (DATAJUICER_TASKS if job.datajuicer else TASKS)
     with log.open("wb") as output:
         process = psutil.Popen(
             [python, "-m", module, str(order), str(answer)],
             cwd=CHECKOUT,
-            env={**psutil.Process().environ(), **_ONE_THREAD},
+            env={**psutil.Process().environ(), **_ONE_THREAD, **job.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         watch = _Memory(process)
         try:
-            code = process.wait(_TIMEOUT_S)
+            code = process.wait(job.timeout_s)
+        except psutil.TimeoutExpired:
+            code = f"nothing within {job.timeout_s:.0f} s"
         finally:
             peak = watch.stop()
-            if process.is_running():
-                process.kill()
+            end_all(process)
     if code or not answer.exists():
         text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
         raise RunFailed(f"{job.task} ended with {code}:\n{text}")
@@ -103,6 +112,16 @@ def run(job: Job, folder: Path) -> Run:
         parts=said["parts"],
         found=said["found"],
     )
+
+
+def end_all(process: psutil.Popen) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(psutil.Error):
+        tree = [process, *process.children(recursive=True)]
+        for one in tree:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        psutil.wait_procs(tree, timeout=10)
 
 
 class _Memory:
