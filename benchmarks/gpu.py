@@ -95,6 +95,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--datajuicer-path", default="", help="PYTHONPATH for it, in place of the one that is set")
     add("--datajuicer-dtype", default="float32", help="precision of its models")
     options = parser.parse_args(arguments)
+    options.folder = options.folder.resolve()
     if options.tiny:
         options.seconds = min(options.seconds, 0.3)
         options.height = 180

@@ -7,10 +7,12 @@ how its operators run a checkpoint that is saved so; its image classifier cannot
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -20,6 +22,18 @@ from loguru import logger
 from benchmarks import random_weights
 from benchmarks.gpu_meter import Done, Lines, window
 from benchmarks.meter import Meter
+
+
+def do_without_ray() -> None:
+    """Where Ray is not installed: it is too large to be taken along, and operators that are called
+    directly have no use for it. DataJuicer's package of executors wants it when it is imported,
+    and that is done by the package above, of which operators use one module."""
+    if importlib.util.find_spec("ray") is None:
+        core = ModuleType("data_juicer.core")
+        package = importlib.util.find_spec("data_juicer")
+        assert package is not None
+        core.__path__ = [f"{place}/core" for place in package.submodule_search_locations or ()]
+        sys.modules["data_juicer.core"] = core
 
 
 def measure(job: dict[str, Any], lines: Lines) -> None:
@@ -53,6 +67,7 @@ def main(order: str, answer: str) -> None:
     cv2.setNumThreads(1)
     job = json.loads(Path(order).read_text(encoding="utf-8"))
     job |= json.loads(Path(job["made"]).read_text(encoding="utf-8"))
+    do_without_ray()
     random_weights.install(getattr(torch, job["dtype"]))
     lines = Lines(Path(job["lines"]), {"part": "datajuicer"})
     lines.add(what="begun")
