@@ -31,8 +31,6 @@ DATAJUICER = (
 SOURCES = ("emoji", "wget")
 """Of DataJuicer's: pure Python, and published without a wheel."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17)]
-_COMPRESSION = 6
-"""xz: two builds of libav are 70 MB as wheels, and 50 so."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,7 +68,7 @@ def _archive(path: Path, wheels: list[str], sources: list[str], python: str) -> 
         subprocess.run([*pip, *there, *asked, *wheels], check=True)
         if sources:
             subprocess.run([*pip, *there, *sources], check=True)
-        with tarfile.open(path, "w:xz", preset=_COMPRESSION) as archive:
+        with tarfile.open(path, "w:xz", preset=6) as archive:
             archive.add(scratch, arcname=".", filter=_wanted)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
