@@ -42,21 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     gpu_inputs.make(folder / "full", tiny=False, height=options.height)
-    pins = _pins("workers.txt")
-    _archive(folder / "ours.tar.xz", [pins[name] for name in OURS], [], options.python)
-    pins = _pins("datajuicer.txt", "datajuicer-no-deps.txt")
-    wheels, sources = ([pins[name] for name in names] for names in (DATAJUICER, SOURCES))
+    pinned = pins("workers.txt")
+    _archive(folder / "ours.tar.xz", [pinned[name] for name in OURS], [], options.python)
+    pinned = pins("datajuicer.txt", "datajuicer-no-deps.txt")
+    wheels, sources = ([pinned[name] for name in names] for names in (DATAJUICER, SOURCES))
     _archive(folder / "datajuicer.tar.xz", wheels, sources, options.python)
 
 
-def _pins(*files: str) -> dict[str, str]:
-    """``name==version`` by name."""
-    pins = {}
+def pins(*files: str) -> dict[str, str]:
+    """``name==version`` by name, of files in ``requirements``."""
+    found = {}
     for file in files:
         text = (CHECKOUT / "requirements" / file).read_text(encoding="utf-8")
         for match in re.finditer(r"^([A-Za-z0-9_.-]+)(\[.*\])?==\S+", text, re.MULTILINE):
-            pins[match[1].lower()] = match[0]
-    return pins
+            found[match[1].lower()] = match[0]
+    return found
 
 
 def _archive(path: Path, wheels: list[str], sources: list[str], python: str) -> None:

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.core_model_loading import revert_weight_conversion
 
-from benchmarks import gpu_models, gpu_report, random_weights
+from benchmarks import gpu_bundle, gpu_models, gpu_report, random_weights
 from benchmarks.gpu import main
 from benchmarks.gpu_meter import Gpu, Lines
 from processors.models.aesthetics import AestheticsPredictorV2Linear
@@ -75,6 +75,7 @@ def test_our_stages_are_measured_whatever_becomes_of_datajuicer(
     assert pipeline["clips_per_batch"] == best["clips_per_batch"]
 
 
+@pytest.mark.long
 @pytest.mark.datajuicer
 def test_datajuicers_operators_have_the_same_weights_and_settings(
     folder: Path, tmp_path: Path
@@ -166,6 +167,14 @@ def test_precision_and_attention_are_those_of_a_checkpoint_with_weights(
 
     assert how(drawn) == how(real)
     assert set(how(drawn)[0].values()) == {"sdpa"}
+
+
+def test_packages_that_travel_are_of_the_versions_that_are_pinned() -> None:
+    ours = gpu_bundle.pins("workers.txt")
+    theirs = gpu_bundle.pins("datajuicer.txt", "datajuicer-no-deps.txt")
+    assert ours["av"] != theirs["av"] == "av==13.1.0"
+    assert set(gpu_bundle.OURS) <= ours.keys()
+    assert {*gpu_bundle.DATAJUICER, *gpu_bundle.SOURCES} <= theirs.keys()
 
 
 class Nvml:
