@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import gpu_report, machine
-from benchmarks.gpu_meter import Lines
+from benchmarks.gpu_meter import Gpu, Lines
 from benchmarks.runs import Job, RunFailed, run
 from schemas.settings import CHECKOUT
 
@@ -47,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     lines = Lines(options.json.with_suffix(".jsonl"))
     lines.path.unlink(missing_ok=True)
-    described = {**machine.described("benchmarks.gpu"), **_versions()}
+    described = {
+        **machine.described("benchmarks.gpu"),
+        "gpu": Gpu.described(),
+        "versions": machine.versions("torch", "transformers", "av", "numpy"),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         runner = _Runner(options, lines, Path(scratch))
         left = [part for part in PARTS if part in (options.only or PARTS)]
@@ -171,11 +175,6 @@ class _Runner:
         except RunFailed as error:
             return str(error)
         return ""
-
-
-def _versions() -> dict[str, Any]:
-    packages = ("torch", "transformers", "av", "numpy", "py-data-juicer")
-    return {"versions": machine.versions(*packages)}
 
 
 def _write(path: Path, described: dict[str, Any], lines: Lines) -> dict[str, Any]:

@@ -90,6 +90,15 @@ class Gpu:
         finally:
             pynvml.nvmlShutdown()
 
+    @classmethod
+    def described(cls) -> dict[str, str] | None:
+        """Its name and its driver's version; None as for `visible`."""
+        with cls.visible() as gpu:
+            if gpu is None:
+                return None
+            driver = gpu._nvml.nvmlSystemGetDriverVersion()
+            return {"name": str(gpu._ask("Name")), "driver": str(driver)}
+
     @property
     def busy(self) -> float | None:
         return statistics.fmean(self._shares) if self._shares else None

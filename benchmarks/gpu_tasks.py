@@ -37,28 +37,31 @@ _MICRO_BATCH = 8
 
 def stages(job: Job, lines: Lines) -> None:
     """Each size of batches: the models one by one, then all of them in one actor."""
+    for size in job["sizes"]:
+        _one_size(job, lines, size, first=size == job["sizes"][0])
+        _forget_models()
+
+
+def _one_size(job: Job, lines: Lines, size: tuple[int, int], *, first: bool) -> None:
     from benchmarks.gpu_chain import OnDecodedFrames, alone, ready, recipe_of, settings_of
 
-    recipe = recipe_of(job)
-    for number, size in enumerate(job["sizes"]):
-        frames, clips = size
-        named = {"frames_per_batch": frames, "clips_per_batch": clips}
-        # The first are the settings' own: two calls at a time. Others get calls enough to fill
-        # the models' batches while as many clips are on their way between them.
-        calls = 2 if number == 0 else max(2, 3 * clips // _MICRO_BATCH)
-        chain = OnDecodedFrames(recipe, settings_of(job, size, calls=calls))
-        started = time.perf_counter()
-        with ready(chain):
-            rows = chain.give(job["clips"])
-            lines.add(what="set up", seconds=time.perf_counter() - started, **named)
-            samples = [chain.sample(row) for row in rows]
-            if number == 0:
-                _scores(chain, rows, lines)
-            for name, batches in chain.models().items():
-                done, took = alone(batches, samples, job["seconds"])
-                lines.rate(f"{name} alone", done, took, gpu=batches.stage.on_gpu, **named)
-            _actor(chain, rows, lines, job, calls, named)
-        _forget_models()
+    frames, clips = size
+    named = {"frames_per_batch": frames, "clips_per_batch": clips}
+    # The first are the settings' own: two calls at a time. Others get calls enough to fill the
+    # models' batches while as many clips are on their way between them.
+    calls = 2 if first else max(2, 3 * clips // _MICRO_BATCH)
+    chain = OnDecodedFrames(recipe_of(job), settings_of(job, size, calls=calls))
+    started = time.perf_counter()
+    with ready(chain):
+        rows = chain.give(job["clips"])
+        lines.add(what="set up", seconds=time.perf_counter() - started, **named)
+        samples = [chain.sample(row) for row in rows]
+        if first:
+            _scores(chain, rows, lines)
+        for name, batches in chain.models().items():
+            done, took = alone(batches, samples, job["seconds"])
+            lines.rate(f"{name} alone", done, took, on_gpu=batches.stage.on_gpu, **named)
+        _actor(chain, rows, lines, job, calls, named)
 
 
 def _actor(
