@@ -46,12 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = time.monotonic() + options.budget
     options.json.parent.mkdir(parents=True, exist_ok=True)
     lines = Lines(options.json.with_suffix(".jsonl"))
+    if options.report:
+        return _tell(_write(options.json, lines))
     lines.path.unlink(missing_ok=True)
-    described = {
+    lines.add(
+        part="machine",
+        what="machine",
         **machine.described("benchmarks.gpu"),
-        "gpu": Gpu.described(),
-        "versions": machine.versions("torch", "transformers", "av", "numpy"),
-    }
+        gpu=Gpu.described(),
+        versions=machine.versions("torch", "transformers", "av", "numpy"),
+    )
     with tempfile.TemporaryDirectory() as scratch:
         runner = _Runner(options, lines, Path(scratch))
         left = [part for part in PARTS if part in (options.only or PARTS)]
@@ -64,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 left = left[1:]
                 continue
             # What comes after a part that hangs still has its time.
-            time_left -= sum(_LEAST_S[part] for part in left[len(some) :])
+            later = sum(_LEAST_S[part] for part in left[len(some) :])
+            time_left = max(_LEAST_S[some[0]], time_left - later)
             _out.print(f"{', '.join(some)}: for {time_left:.0f} s at most")
             if some == ["datajuicer"]:
                 runner.datajuicer(time_left)
@@ -72,10 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 done = runner.ours(some, time_left)
                 left = left[done:]
-            _write(options.json, described, lines)
-    report = _write(options.json, described, lines)
-    console = Console()
-    console.print(gpu_report.table(report))
+            _write(options.json, lines)
+    return _tell(_write(options.json, lines))
+
+
+def _tell(report: dict[str, Any]) -> int:
+    """Print the report; the exit code."""
+    Console().print(gpu_report.table(report))
     for name, value in report["derived"].items():
         print(f"{value:10.3f}  {name}")
     for problem in report["problems"]:
@@ -88,6 +96,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     folder = CHECKOUT / ".cliplake" / "benchmarks" / "gpu"
     add("--json", type=Path, default=folder / "gpu.json", help="where to write every figure")
+    add("--report", action="store_true", help="run nothing: report on the lines beside --json")
     add("--only", action="append", choices=PARTS, help="one part; may be given again")
     add("--tiny", action="store_true", help="tiny models and short windows, to try the script")
     add("--budget", type=float, default=460.0, help="seconds for all of it (default: 460)")
@@ -177,8 +186,8 @@ class _Runner:
         return ""
 
 
-def _write(path: Path, described: dict[str, Any], lines: Lines) -> dict[str, Any]:
-    report = gpu_report.made(described, lines.read())
+def _write(path: Path, lines: Lines) -> dict[str, Any]:
+    report = gpu_report.made(lines.read())
     part = path.with_name(f"part-{path.name}")
     part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     part.rename(path)

@@ -12,11 +12,11 @@ ON_GPU = ("safety", "aesthetics", "caption")
 _Line = Mapping[str, Any]
 
 
-def made(machine: Mapping[str, Any], lines: Sequence[_Line]) -> dict[str, Any]:
+def made(lines: Sequence[_Line]) -> dict[str, Any]:
     """The report; a figure that no line gives is not in it."""
-    bookkeeping = ("begun", "ended", "failed", "skipped", "scores")
+    bookkeeping = ("machine", "begun", "ended", "failed", "skipped", "scores")
     return {
-        "machine": dict(machine),
+        "machine": next((dict(line) for line in lines if line["what"] == "machine"), None),
         "derived": derived(lines),
         "differences": differences(lines),
         "figures": [line for line in lines if line["what"] not in bookkeeping],

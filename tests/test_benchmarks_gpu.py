@@ -20,7 +20,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from benchmarks import gpu_bundle, gpu_models, gpu_report, random_weights
 from benchmarks.gpu import main
-from benchmarks.gpu_meter import Gpu, Lines
+from benchmarks.gpu_meter import Done, Gpu, Lines, Window
 from processors.models.aesthetics import AestheticsPredictorV2Linear
 from processors.models.device import Device
 from processors.models.loading import load_model
@@ -99,12 +99,17 @@ def test_a_part_for_which_no_time_is_left_is_not_begun(folder: Path, tmp_path: P
     assert report["figures"] == []
 
 
-def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
-    lines = Lines(tmp_path / "lines.jsonl", {"part": "stages"})
-    lines.add(what="begun")
+def test_what_a_killed_run_has_measured_is_reported(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "gpu.jsonl", {"part": "stages"})
+    lines.rate("actor", Done(8, 80.0, 0, 256), Window(4.0, 1.5))
     with lines.path.open("a", encoding="utf-8") as file:
         file.write('{"part": "stages", "wh')
-    assert lines.read() == [{"part": "stages", "what": "begun"}]
+    assert main(["--report", "--json", str(tmp_path / "gpu.json")]) == 0
+    report = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    (figure,) = report["figures"]
+    assert (figure["video_s_per_s"], figure["clips_per_s"]) == (20.0, 2.0)
+    assert (figure["caption_tokens_per_clip"], figure["cpu_cores"]) == (32.0, 1.5)
+    assert report["derived"] == {"GPU stages, video-s/s/GPU": 20.0}
 
 
 @pytest.mark.parametrize("name", KINDS)
