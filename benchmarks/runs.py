@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ DATAJUICER_TASKS = "benchmarks.datajuicer_tasks"
 _SAMPLE_S = 0.2
 """Between looks at the memory. A process's own peak is kept by the kernel, so that only a child
 that is gone sooner is missed."""
+_FIRST_SAMPLE_S, _FIRST_SAMPLES = 0.02, 50
+"""In the first second: on an idle machine a short run is over before a longer pause is."""
 _TIMEOUT_S = 3600.0
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -141,7 +144,9 @@ class _Memory:
         return self._peak
 
     def _watch(self) -> None:
-        while not self._stopped.wait(_SAMPLE_S):
+        for pause in chain(repeat(_FIRST_SAMPLE_S, _FIRST_SAMPLES), repeat(_SAMPLE_S)):
+            if self._stopped.wait(pause):
+                return
             try:
                 tree = [self._process, *self._process.children(recursive=True)]
             except psutil.Error:
