@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,7 @@ import av
 import cv2
 from rich.console import Console
 
-from benchmarks import cases, figure, inputs, report
+from benchmarks import cases, figure, inputs, machine, report
 from benchmarks.runs import Run, run
 from processors.media.probe import probe
 from schemas.settings import CHECKOUT
@@ -160,27 +156,14 @@ def _measure(one: cases.Input, rounds: int, scratch: Path) -> report.Measured:
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
     """Where and how a report was made."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks {' '.join(sys.argv[1:])}".strip(),
+        **machine.described("benchmarks"),
         "rounds": options.rounds,
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "load": list(os.getloadavg()),
-        "python": platform.python_version(),
         "versions": {
-            **{name: version(name) for name in ("av", "numpy")},
+            **machine.versions("av", "numpy"),
             "opencv": cv2.__version__,
             "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
-            "scenedetect": version("scenedetect-headless"),
+            **machine.versions("scenedetect-headless"),
             "datajuicer": "1.6.1",
         },
     }

@@ -31,7 +31,6 @@ _GREEDY = {
     "temperature": None,
     "top_p": None,
     "repetition_penalty": None,
-    "max_new_tokens": NEW_TOKENS,
 }
 _ANY = {"min_score": -1e9, "max_score": 1e9}
 _KEYFRAMES: dict[str, Any] = {"frame_sampling_method": "all_keyframes"}
@@ -114,10 +113,10 @@ def enrichment_input(name: str, clips: Sequence[Video], checkpoints: TinyCheckpo
     common = {"clips": paths}
     jobs = {"decode": Job("decode", {"videos": paths})}
     for name_, mended in (("datajuicer", False), ("datajuicer-mended", True)):
-        theirs = {**common, **_datajuicer(checkpoints), "mended": mended}
+        theirs = {**common, **datajuicer_side(checkpoints), "mended": mended}
         jobs[name_] = Job("enrich", theirs, datajuicer=True)
     for count, stage in enumerate(STAGES, start=1):
-        process = _process(checkpoints, STAGES[1:count])
+        process = our_process(checkpoints, STAGES[1:count])
         jobs["ours" if stage == STAGES[-1] else f"ours-to-{stage}"] = Job(
             "enrich", {**common, "process": process}
         )
@@ -138,10 +137,10 @@ def chain_input(
         paths = [str(video.path) for video in videos]
         jobs = {"decode": Job("decode", {"videos": paths})}
         for name_, mended in (("datajuicer", False), ("datajuicer-mended", True)):
-            theirs = {**common, **_datajuicer(checkpoints), "mended": mended, "split": _SPLIT}
+            theirs = {**common, **datajuicer_side(checkpoints), "mended": mended, "split": _SPLIT}
             jobs[name_] = Job("whole", {**theirs, "videos": paths}, datajuicer=True)
         uris = [f"{served.url}{path}" for path in pages]
-        process = _process(checkpoints, STAGES[1:])
+        process = our_process(checkpoints, STAGES[1:])
         jobs["ours"] = Job("whole", {**common, "process": process, "uris": uris})
         yield Input("chain", name, *_sums(videos), jobs, Store(served, dict(pages)))
 
@@ -165,11 +164,15 @@ def _operators(checkpoints: TinyCheckpoints) -> dict[str, dict[str, Any]]:
     }
 
 
-def _datajuicer(checkpoints: TinyCheckpoints) -> dict[str, Any]:
-    return {"operators": _operators(checkpoints), "generate": _GREEDY}
+def datajuicer_side(checkpoints: TinyCheckpoints, new_tokens: int = NEW_TOKENS) -> dict[str, Any]:
+    """What its operators are made with; captions are greedy, of ``new_tokens`` at most."""
+    generate = {**_GREEDY, "max_new_tokens": new_tokens}
+    return {"operators": _operators(checkpoints), "generate": generate}
 
 
-def _process(checkpoints: TinyCheckpoints, stages: Sequence[str]) -> list[Any]:
+def our_process(
+    checkpoints: TinyCheckpoints, stages: Sequence[str], new_tokens: int = NEW_TOKENS
+) -> list[Any]:
     """Our recipe with some of the model stages."""
     names = {
         "safety": "video_nsfw_filter",
@@ -178,7 +181,7 @@ def _process(checkpoints: TinyCheckpoints, stages: Sequence[str]) -> list[Any]:
         "caption": "video_captioning_from_video_mapper",
     }
     parameters = _operators(checkpoints)
-    parameters["caption"] = {**parameters["caption"], "max_new_tokens": NEW_TOKENS}
+    parameters["caption"] = {**parameters["caption"], "max_new_tokens": new_tokens}
     return [
         {"video_split_by_scene_mapper": _SPLIT},
         {"video_extract_frames_mapper": parameters["frames"]},

@@ -31,12 +31,12 @@ from loguru import logger
 from benchmarks.meter import Meter
 from tests.datajuicer_reference import NumpyWithoutStack
 
-_Stage = Callable[[str], Any]
+Operator = Callable[[str], Any]
 
 
 def enrich(job: dict[str, Any], meter: Meter) -> Any:
     """Each operator over all clips: scores by clip. Parts are the operators."""
-    stages = _stages(job)
+    stages = operators(job)
     for run in stages.values():
         # Loads its model.
         run(job["clips"][0])
@@ -47,7 +47,7 @@ def enrich(job: dict[str, Any], meter: Meter) -> Any:
 def whole(job: dict[str, Any], meter: Meter) -> Any:
     """The chain: scenes cut out and encoded anew, then each operator over the clips."""
     splitter = VideoSplitBySceneMapper(save_dir=job["folder"], **job["split"])
-    stages = _stages(job)
+    stages = operators(job)
     for run in stages.values():
         run(job["clips"][0])
     with meter.working():
@@ -59,7 +59,7 @@ def whole(job: dict[str, Any], meter: Meter) -> Any:
         return _scores(stages, clips, meter)
 
 
-def _scores(stages: dict[str, _Stage], clips: list[str], meter: Meter) -> list[dict[str, Any]]:
+def _scores(stages: dict[str, Operator], clips: list[str], meter: Meter) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{} for _ in clips]
     for name, run in stages.items():
         with meter.part(name):
@@ -68,7 +68,7 @@ def _scores(stages: dict[str, _Stage], clips: list[str], meter: Meter) -> list[d
     return found
 
 
-def _stages(job: dict[str, Any]) -> dict[str, _Stage]:
+def operators(job: dict[str, Any]) -> dict[str, Operator]:
     """The operators of the article's chain after the split, by our stages' names."""
     if job["mended"]:
         video_motion_score_filter.np = NumpyWithoutStack()
@@ -94,7 +94,7 @@ def _stages(job: dict[str, Any]) -> dict[str, _Stage]:
     }
 
 
-def _filter(operator: Any, key: str) -> _Stage:
+def _filter(operator: Any, key: str) -> Operator:
     def run(path: str) -> float:
         sample = operator.compute_stats_single({"videos": [path], Fields.stats: {}})
         (score,) = map(float, sample[Fields.stats][key])
@@ -103,7 +103,7 @@ def _filter(operator: Any, key: str) -> _Stage:
     return run
 
 
-def _frames(parameters: dict[str, Any]) -> _Stage:
+def _frames(parameters: dict[str, Any]) -> Operator:
     operator = VideoExtractFramesMapper(output_format="bytes", **parameters)
 
     def run(path: str) -> int:
@@ -114,10 +114,10 @@ def _frames(parameters: dict[str, Any]) -> _Stage:
     return run
 
 
-def _captions(parameters: dict[str, Any], generate: dict[str, Any]) -> _Stage:
+def _captions(parameters: dict[str, Any], generate: dict[str, Any]) -> Operator:
     """``generate``: arguments in place of the operator's own, which sample without a seed."""
     operator = VideoCaptioningFromVideoMapper(**parameters)
-    model, processor = get_model(operator.model_key)
+    model, processor = get_model(operator.model_key, use_cuda=operator.use_cuda())
     original = model.generate
 
     def generate_as_asked(**arguments: Any) -> Any:

@@ -22,8 +22,8 @@ from tests.media import SAMPLES, encode
 FPS = 25
 SHOTS = (75, 50, 100, 25)
 """Frames of each shot of a made video: 10 s in all."""
-KEYFRAMES = {"short": FPS, "long": sum(SHOTS)}
-"""Frames from one keyframe to the next."""
+KEYFRAMES = {"short": FPS, "streamed": 2 * FPS, "long": sum(SHOTS)}
+"""Frames from one keyframe to the next; ``streamed`` as services that cut streams want it."""
 _KBITS = {180: 300, 360: 800, 720: 2500, 1080: 5000}
 """A second, by height, of H.264; the newer codecs get two thirds."""
 _GRAIN = 6
@@ -45,11 +45,13 @@ class Made:
     height: int
     codec: str
     keyframes: str
-    """``short`` or ``long``."""
+    """One of `KEYFRAMES`."""
+    shots: tuple[int, ...] = SHOTS
 
     @property
     def name(self) -> str:
-        return f"{self.height}p-{self.codec}-{self.keyframes}"
+        frames = "" if self.shots == SHOTS else "-" + "-".join(map(str, self.shots))
+        return f"{self.height}p-{self.codec}-{self.keyframes}{frames}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ ALL_MADE = tuple(
     Made(height, codec, keyframes)
     for height in (360, 720, 1080)
     for codec in _ENCODERS
-    for keyframes in KEYFRAMES
+    for keyframes in ("short", "long")
 )
 FEW_MADE = (
     Made(360, "h264", "short"),
@@ -99,15 +101,18 @@ def make(wanted: Sequence[Made], folder: Path) -> list[Video]:
     return [_made(made, folder) for made in wanted]
 
 
-def cut(video: Video, first: int, after: int, path: Path) -> Path:
-    """Frames ``[first, after)`` as a file that begins with a keyframe, as DataJuicer's clips do."""
+def cut(video: Video, first: int, after: int, path: Path, *, gop: int = 250) -> Path:
+    """Frames ``[first, after)`` as a file that begins with a keyframe, as DataJuicer's clips do.
+
+    ``gop``: frames from one keyframe to the next.
+    """
     if not path.exists():
         part = path.with_name(f"part-{path.name}")
         encode(
             part,
             _frames(video, first, after),
             fps=video.info.fps,
-            options={"preset": "veryfast", "g": "250"},
+            options={"preset": "veryfast", "g": str(gop)},
         )
         part.rename(path)
     return path
@@ -155,17 +160,17 @@ def _made(made: Made, folder: Path) -> Video:
             options["x265-params"] = f"keyint={gop}:min-keyint={gop}:scenecut=0:log-level=none"
         # By another name until it is whole: a run may be interrupted here.
         part = path.with_name(f"part-{path.name}")
-        encode(part, _pictures(made.height), fps=FPS, codec=encoder, options=options)
+        encode(part, _pictures(made.height, made.shots), fps=FPS, codec=encoder, options=options)
         part.rename(path)
     return Video(made.name, path, probe(path))
 
 
-def _pictures(height: int) -> Iterator[npt.NDArray[np.uint8]]:
+def _pictures(height: int, shots: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
     """Shots of a moving camera over different textures, with grain."""
     width = height * 16 // 9
     rng = np.random.default_rng(7)
     grain = rng.integers(0, _GRAIN + 1, (height + 64, width + 64, 1), np.uint8)
-    for number, frames in enumerate(SHOTS):
+    for number, frames in enumerate(shots):
         # Every other shot is dark: shots of one brightness would be no cuts.
         dim = np.uint8(1 + number % 2)
         for picture in panning(frames, height, width, _PAN, seed=number):

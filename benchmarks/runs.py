@@ -1,17 +1,19 @@
 """One measured run: a fresh process that does one thing, and how much memory its tree had.
 
-What it does is in `benchmarks.tasks` and `benchmarks.datajuicer_tasks`; what it took it says
-itself, by `benchmarks.meter`.
+What it does is in `benchmarks.tasks` and `benchmarks.datajuicer_tasks`, or in the module that a
+job names; what it took it says itself, by `benchmarks.meter`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ DATAJUICER_TASKS = "benchmarks.datajuicer_tasks"
 _SAMPLE_S = 0.2
 """Between looks at the memory. A process's own peak is kept by the kernel, so that only a child
 that is gone sooner is missed."""
+_FIRST_SAMPLE_S, _FIRST_SAMPLES = 0.02, 50
+"""In the first second: on an idle machine a short run is over before a longer pause is."""
 _TIMEOUT_S = 3600.0
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -48,6 +52,13 @@ class Job:
     arguments: Mapping[str, Any]
     datajuicer: bool = False
     """Whether it runs in DataJuicer's environment."""
+    module: str = ""
+    """The module that does it; by default `benchmarks.tasks`, or that for DataJuicer."""
+    python: str = ""
+    """The interpreter, if it is another than the environment's."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside those that there are."""
+    timeout_s: float = _TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -73,24 +84,25 @@ def run(job: Job, folder: Path) -> Run:
     task = {"task": job.task, "folder": str(folder), **job.arguments}
     order.write_text(json.dumps(task), encoding="utf-8")
     answer.unlink(missing_ok=True)
-    python = str(DATAJUICER_PYTHON) if job.datajuicer else sys.executable
-    module = DATAJUICER_TASKS if job.datajuicer else TASKS
+    python = job.python or (str(DATAJUICER_PYTHON) if job.datajuicer else sys.executable)
+    module = job.module or (DATAJUICER_TASKS if job.datajuicer else TASKS)
     with log.open("wb") as output:
         process = psutil.Popen(
             [python, "-m", module, str(order), str(answer)],
             cwd=CHECKOUT,
-            env={**psutil.Process().environ(), **_ONE_THREAD},
+            env={**psutil.Process().environ(), **_ONE_THREAD, **job.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         watch = _Memory(process)
         try:
-            code = process.wait(_TIMEOUT_S)
+            code = process.wait(job.timeout_s)
+        except psutil.TimeoutExpired:
+            code = f"nothing within {job.timeout_s:.0f} s"
         finally:
             peak = watch.stop()
-            if process.is_running():
-                process.kill()
+            end_all(process)
     if code or not answer.exists():
         text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
         raise RunFailed(f"{job.task} ended with {code}:\n{text}")
@@ -103,6 +115,16 @@ def run(job: Job, folder: Path) -> Run:
         parts=said["parts"],
         found=said["found"],
     )
+
+
+def end_all(process: psutil.Popen) -> None:
+    """End a process and all that it started."""
+    with contextlib.suppress(psutil.Error):
+        tree = [process, *process.children(recursive=True)]
+        for one in tree:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        psutil.wait_procs(tree, timeout=10)
 
 
 class _Memory:
@@ -122,7 +144,9 @@ class _Memory:
         return self._peak
 
     def _watch(self) -> None:
-        while not self._stopped.wait(_SAMPLE_S):
+        for pause in chain(repeat(_FIRST_SAMPLE_S, _FIRST_SAMPLES), repeat(_SAMPLE_S)):
+            if self._stopped.wait(pause):
+                return
             try:
                 tree = [self._process, *self._process.children(recursive=True)]
             except psutil.Error:

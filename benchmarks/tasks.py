@@ -21,8 +21,10 @@ from benchmarks.meter import Meter
 if TYPE_CHECKING:
     # A task imports what it needs: the rest would count as its memory.
     from processors.chain import ClipResult, EnrichmentChain
+    from processors.fetch import Fetcher
+    from processors.media.sandbox import Sandbox
     from schemas.recipe import Recipe
-    from schemas.settings import Settings
+    from schemas.settings import DecodeSettings, Settings
 
 _DEADLINE_S = 600.0
 """Of every call of the decoder's process: a busy machine is no failure of what is measured."""
@@ -119,43 +121,51 @@ def enrich(job: dict[str, Any], meter: Meter) -> Any:
     """Our stages after the split, over clips that are whole files: scores by clip."""
     clips = job["clips"]
     with _chain(job) as (chain, recipe):
-        rows = [_row(path, recipe) for path in clips]
+        rows = [file_row(path, recipe) for path in clips]
         # Starts the decoder's process, and has the models run once.
         chain.run(rows[:1])
         with meter.working():
             results = chain.run(rows)
-    return [_scores(result) for result in results]
+    return [scores_of(result) for result in results]
 
 
 def whole(job: dict[str, Any], meter: Meter) -> Any:
     """Ours from a URI to scores: fetched and split, fetched and enriched. Scores by clip."""
     from processors.fetch import Fetcher
-    from processors.media.probe import probe
     from processors.media.sandbox import Sandbox
-    from processors.split import clip_rows, split_video
 
     uris, found = job["uris"], []
     with _chain(job) as (chain, recipe), Sandbox(_settings(job).decode) as sandbox:
-        chain.run([_row(path, recipe) for path in job["clips"][:1]])
+        chain.run([file_row(path, recipe) for path in job["clips"][:1]])
         sandbox.run(os.getpid, deadline_s=_DEADLINE_S)
         fetcher = Fetcher(_settings(job).fetch, Path(job["folder"]))
         with meter.working():
             for uri in uris:
-                with meter.part("split"), fetcher.fetch(uri) as media:
-                    path = str(media.path)
-                    info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
-                    scenes = split_video(path, info, recipe.split, _settings(job).decode, sandbox)
-                    rows = clip_rows(
-                        {"video_key": uri, "video_id": uri, "uri": uri},
-                        info,
-                        scenes,
-                        recipe=recipe,
-                        content_sha256=media.sha256,
-                        created_at=datetime.now(UTC),
-                    )
+                with meter.part("split"):
+                    rows = split_rows(uri, recipe, _settings(job).decode, fetcher, sandbox)
                 with meter.part("enrichment"):
-                    found += [_scores(result) for result in chain.run(rows)]
+                    found += [scores_of(result) for result in chain.run(rows)]
     return found
+
+
+def split_rows(
+    uri: str, recipe: Recipe, settings: DecodeSettings, fetcher: Fetcher, sandbox: Sandbox
+) -> list[dict[str, Any]]:
+    """Rows of ``clips`` of a video that is fetched, as the split's job makes them."""
+    from processors.media.probe import probe
+    from processors.split import clip_rows, split_video
+
+    with fetcher.fetch(uri) as media:
+        path = str(media.path)
+        info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
+        return clip_rows(
+            {"video_key": uri, "video_id": uri, "uri": uri},
+            info,
+            split_video(path, info, recipe.split, settings, sandbox),
+            recipe=recipe,
+            content_sha256=media.sha256,
+            created_at=datetime.now(UTC),
+        )
 
 
 def _settings(job: dict[str, Any]) -> Settings:
@@ -195,7 +205,7 @@ def _chain(job: dict[str, Any]) -> Iterator[tuple[EnrichmentChain, Recipe]]:
         chain.close()
 
 
-def _row(path: str, recipe: Recipe) -> dict[str, Any]:
+def file_row(path: str, recipe: Recipe) -> dict[str, Any]:
     """A row of ``clips``: a whole file."""
     from processors.media.probe import probe
     from processors.scenes import Scene
@@ -214,7 +224,7 @@ def _row(path: str, recipe: Recipe) -> dict[str, Any]:
     return row
 
 
-def _scores(result: ClipResult) -> dict[str, float | None]:
+def scores_of(result: ClipResult) -> dict[str, float | None]:
     if result.failure:
         raise RuntimeError(f"a clip failed: {result.failure['error']}")
     names = {"safety": "nsfw_score", "motion": "motion_score", "aesthetics": "aesthetics_score"}

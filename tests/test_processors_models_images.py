@@ -42,3 +42,22 @@ def test_pixels_are_the_processor_s_bit_for_bit(tmp_path: Path, name: str) -> No
     for ours, picture in zip(made, pictures, strict=True):
         expected = theirs(images=[Image.fromarray(picture)], return_tensors="pt")
         np.testing.assert_array_equal(ours.numpy(), expected["pixel_values"][0].numpy())
+
+
+class Inverted(ViTImageProcessor):
+    """A processor with a step of its own after the usual ones."""
+
+    def _preprocess(self, images: list[torch.Tensor], **how: Any) -> Any:
+        made = super()._preprocess(images, **how)
+        made["pixel_values"] = -made["pixel_values"]
+        return made
+
+
+def test_a_processor_with_steps_of_its_own_takes_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ViTImageProcessor().save_pretrained(tmp_path)
+    plain, picture = ImageInputs(tmp_path, stage="test"), texture(224, 224)
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", lambda *_, **__: Inverted())
+    inverted = ImageInputs(tmp_path, stage="test")
+    np.testing.assert_array_equal(inverted([picture], CPU).numpy(), -plain([picture], CPU).numpy())

@@ -132,13 +132,18 @@ def make_aesthetics(folder: Path, seed: int = 2) -> Path:
         },
         model_type="aesthetics_predictor",
     )
+    save_aesthetics_processors(folder)
+    return folder
+
+
+def save_aesthetics_processors(folder: Path) -> None:
+    """What stands beside the weights of a predictor."""
     CLIPImageProcessor().save_pretrained(folder)
     # DataJuicer loads a processor for texts as well, and gives it none.
     words = ["<|startoftext|>", "<|endoftext|>", "a</w>"]
     CLIPTokenizer(
         vocab={word: index for index, word in enumerate(words)}, merges=[]
     ).save_pretrained(folder)
-    return folder
 
 
 def make_video_blip(folder: Path, seed: int = 3) -> Path:
@@ -180,10 +185,15 @@ def make_video_blip(folder: Path, seed: int = 3) -> Path:
     _save(model, folder, scale=6)
     # The real one was saved before this was written into configurations.
     _edit_config(folder, image_token_index=None)
+    save_video_blip_processors(folder)
+    return folder
+
+
+def save_video_blip_processors(folder: Path) -> None:
+    """What stands beside the weights of VideoBLIP."""
     # Image processor and tokenizer in files of their own, and no token yet that stands for a query.
     BlipImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
     _opt_like().save_pretrained(folder)
-    return folder
 
 
 def make_small_aesthetics(folder: Path, seed: int = 4) -> Path:

@@ -1,7 +1,8 @@
 """A checkpoint's image processor, split in two: sizes in the decoder, numbers where the model is.
 
 The resize runs where a frame is decoded (`processors.resize.ProcessorResize`), so that only
-pictures of the model's size travel; rescaling and normalising run here, by the real processor.
+pictures of the model's size travel, as bytes; rescaling and normalising run here, on the device, by
+the real processor.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class ImageInputs:
                 folder, local_files_only=True, trust_remote_code=False, backend="torchvision"
             )
             self.resize = _resize_of(self._processor)
+            self._at_once = self._is_last_step_all()
         except Exception as error:
             words = in_one_line(error)
             raise StageStartError(
@@ -41,7 +43,14 @@ class ImageInputs:
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]], device: Device) -> torch.Tensor:
         """``[n, 3, h, w]`` on the device from uint8 RGB frames that went through ``resize``."""
-        pictures = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(device.device)
+        pictures = torch.from_numpy(np.stack(frames)).to(device.device)
+        pictures = pictures.permute(0, 3, 1, 2).contiguous()
+        make = self._normalised if self._at_once else self._processed
+        return make(pictures).to(device.dtype)
+
+    def _processed(self, pictures: torch.Tensor) -> torch.Tensor:
+        """By the processor as a whole, which looks at picture after picture: of 64 of them that
+        takes milliseconds, as a small model on a GPU does."""
         made = self._processor(
             images=list(pictures),
             do_resize=False,
@@ -49,7 +58,30 @@ class ImageInputs:
             input_data_format="channels_first",
             return_tensors="pt",
         )
-        return cast(torch.Tensor, made["pixel_values"].to(device.dtype))
+        return cast(torch.Tensor, made["pixel_values"])
+
+    def _normalised(self, pictures: torch.Tensor) -> torch.Tensor:
+        """By the processor's last step alone, all pictures at once."""
+        processor = self._processor
+        made = processor.rescale_and_normalize(
+            pictures,
+            processor.do_rescale,
+            processor.rescale_factor,
+            processor.do_normalize,
+            processor.image_mean,
+            processor.image_std,
+        )
+        return cast(torch.Tensor, made)
+
+    def _is_last_step_all(self) -> bool:
+        """Whether that step is all that this kind of processor does to what is resized."""
+        noise = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+        pictures = torch.from_numpy(noise)
+        expected = self._processed(pictures)
+        try:
+            return bool(torch.equal(self._normalised(pictures), expected))
+        except (AttributeError, TypeError, ValueError):
+            return False
 
 
 def _resize_of(processor: Any) -> ProcessorResize:

@@ -65,7 +65,8 @@ class FrameScoreStage(TorchStage):
         ]
 
     def _score(self, frames: Sequence[Picture]) -> list[float]:
-        return [float(score) for score in self._scores(self._pixel_values(frames)).float().cpu()]
+        scores: list[float] = self._scores(self._pixel_values(frames)).float().tolist()
+        return scores
 
     def _try_out(self, picture: Picture) -> None:
         (score,) = self._score([picture])
