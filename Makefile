@@ -17,8 +17,8 @@ STAMPS := .cache/stamps
 BIN := .venv/bin
 # pip shows its progress on a terminal, and only trouble elsewhere.
 PIP := -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
-# A test file stays in one process, and so does all that shares the one stack (tests/conftest.py).
-WORKERS = --numprocesses $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+# Which process runs what is up to tests/conftest.py.
+WORKERS = --numprocesses $(PYTEST_WORKERS) --no-loadscope-reorder
 MVN := mvn --quiet --batch-mode
 
 SHELL := /bin/bash

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,19 +28,34 @@ prepare_environment(Settings())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the whole stack come last, since it takes CPU from all others while it is up; and
-    those that kill its parts after those that look at how they were started.
+    """Files with tests of the whole stack come last, since it takes CPU from all others while it is
+    up; and of those, tests that kill its parts after those that look at how they were started."""
 
-    Where several processes share the tests, those of the stack are one's, and so are a file's."""
-
-    def turn(item: pytest.Item) -> tuple[bool, bool]:
+    def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
         fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
-        return item.get_closest_marker("e2e") is not None, "chaos" in fixtures
+        marked = item.get_closest_marker("e2e") is not None
+        return uses_stack(item.path), marked, "chaos" in fixtures
 
     items.sort(key=turn)
-    for item in items:
-        of_stack = item.get_closest_marker("e2e") is not None
-        item.add_marker(pytest.mark.xdist_group("stack" if of_stack else item.path.stem))
+
+
+@functools.cache
+def uses_stack(file: Path) -> bool:
+    """Whether a test file has tests of the whole stack."""
+    return "pytest.mark.e2e" in file.read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes share the tests, a file's are one's, and so are all of the stack."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = nodeid.partition("::")[0]
+            return "the stack" if uses_stack(config.rootpath / file) else file
+
+    return ByFile(config, log)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
