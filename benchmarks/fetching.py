@@ -25,8 +25,6 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import av
-
 from benchmarks import clips, inputs
 from processors.fetch import Fetcher
 from processors.media.probe import probe
@@ -102,32 +100,8 @@ def main() -> None:
 
 def long_video(folder: Path, scenes: int) -> Path:
     """A video of many scenes: one of ten seconds, its packets over and over."""
-    path = folder / f"{scenes}-scenes.mp4"
-    if path.exists():
-        return path
     (short,) = inputs.make([inputs.Made(HEIGHT, "h264", "short")], folder)
-    # By another name until it is whole: a run may be interrupted here.
-    part = path.with_name(f"part-{path.name}")
-    with av.open(str(short.path)) as source, av.open(str(part), "w") as target:
-        stream = source.streams.video[0]
-        written = target.add_stream_from_template(stream)
-        packets = [packet for packet in source.demux(stream) if packet.size]
-        tick = packets[0].duration
-        assert stream.time_base is not None
-        assert tick
-        for index in range(scenes * SCENE_S * inputs.FPS):
-            again, place = divmod(index, len(packets))
-            first = packets[place]
-            assert first.pts is not None
-            assert first.dts is not None
-            packet = av.Packet(bytes(first))
-            shift = again * len(packets) * tick
-            packet.pts, packet.dts = first.pts + shift, first.dts + shift
-            packet.time_base, packet.stream = stream.time_base, written
-            packet.is_keyframe = first.is_keyframe
-            target.mux(packet)
-    part.rename(path)
-    return path
+    return inputs.lengthened(short.path, scenes * SCENE_S, folder / f"{scenes}-scenes.mp4")
 
 
 def rows(video: Path, url: str, number: int) -> list[dict[str, Any]]:

@@ -120,8 +120,12 @@ def cut(video: Video, first: int, after: int, path: Path, *, gop: int = 250) -> 
 
 def lengthened(video: Path, seconds: float, path: Path) -> Path:
     """A video's packets again and again, until it is so long; nothing is encoded."""
+    if path.exists():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+    # By another name until it is whole: a run may be interrupted here.
+    part = path.with_name(f"part-{path.name}")
+    with av.open(str(video)) as source, av.open(str(part), "w") as target:
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
         unit = stream.time_base or Fraction(1, 1)
@@ -132,11 +136,13 @@ def lengthened(video: Path, seconds: float, path: Path) -> Path:
         ]
         first = min(pts for _, pts, _ in packets)
         length = max(pts + (packet.duration or 0) for packet, pts, _ in packets) - first
-        for number in range(-(-int(seconds / unit) // length)):
-            for packet, pts, dts in packets:
-                packet.pts, packet.dts = pts + number * length, dts + number * length
-                packet.stream, packet.time_base = copy, unit
-                target.mux(packet)
+        for number in range(round(seconds / float(length * unit) * len(packets))):
+            again, place = divmod(number, len(packets))
+            packet, pts, dts = packets[place]
+            packet.pts, packet.dts = pts + again * length, dts + again * length
+            packet.stream, packet.time_base = copy, unit
+            target.mux(packet)
+    part.rename(path)
     return path
 
 
