@@ -31,16 +31,14 @@ from processors.frames import FrameSampling
 from processors.media.cut import CutWriter
 from processors.media.pixels import BgrConverter
 from processors.media.sandbox import Sandbox
+from processors.scratch import FULL, STALE_S
 from processors.stage import CLIP_FILE, FRAME_FILES, FileRequest, Sample
 from schemas.reasons import MediaReason
 from schemas.settings import DecodeSettings
 
 STAGE = "cut"
 _FOLDER_PREFIX = "clips-"
-_STALE_S = 60.0
-"""A folder is locked within this time of its creation; before, it is nobody's leftover."""
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ScratchFull(DependencyFault):
@@ -145,7 +143,7 @@ class ClipFiles:
 
     def _disk_fault(self, number: int) -> DependencyFault:
         text = f"{self._scratch_dir} cannot be written: {os.strerror(number)}"
-        if number not in _FULL:
+        if number not in FULL:
             return DependencyFault(text)
         return ScratchFull(
             f"{text}; make room there, or set decode.clip_files_bytes (now {self.max_bytes}) lower "
@@ -211,7 +209,7 @@ def write_clip_files(
         size = _check_size(folder, pictures, max_bytes)
     except OSError as error:
         # libav's errors of the system are of this class as well.
-        if error.errno in (*_FULL, errno.EROFS):
+        if error.errno in (*FULL, errno.EROFS):
             return _Written(disk_error=error.errno)
         if error.errno == errno.EFBIG:
             raise _too_large(max_bytes) from None
@@ -305,7 +303,7 @@ def _sweep(scratch_dir: Path) -> None:
         with contextlib.suppress(OSError), ExitStack() as stack:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
-            if time.time() - os.fstat(descriptor).st_mtime < _STALE_S:
+            if time.time() - os.fstat(descriptor).st_mtime < STALE_S:
                 continue
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)

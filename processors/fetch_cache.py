@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from processors.scratch import STALE_S
+
 UNUSED_S = 3600.0
 """Entries that nobody has used for so long are removed: the clips of a video, tried again or not,
 come minutes after one another."""
 _SWEEP_S = 600.0
-_STALE_S = 60.0
-"""An empty file is locked within this time of its creation; before, it is nobody's leftover."""
 _LOOK_S = 0.05
 _MOST_TURNS = 100
 """How often an entry may be removed or replaced just when we have found it."""
@@ -175,7 +175,7 @@ class ObjectCache:
         """Remove what nobody has used for long, and what killed processes left empty."""
         now = time.time()
         for entry in entries:
-            if now - entry.used > UNUSED_S or (not entry.size and now - entry.made > _STALE_S):
+            if now - entry.used > UNUSED_S or (not entry.size and now - entry.made > STALE_S):
                 _drop(entry.path)
 
     def _sweep_later(self) -> None:

@@ -29,8 +29,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 ROOM_BYTES = 2**30
 """A disk that could give one object so much is not full: what needs more is too large for it."""
 _PREFIX = "fetch-"
-_STALE_S = 60.0
-"""A file is locked within this time of its creation; before, it is nobody's leftover."""
+STALE_S = 60.0
+"""A file or folder here is locked within this time of its creation; before, it is nobody's
+leftover."""
 
 
 class ScratchFolder:
@@ -136,7 +137,7 @@ def _sweep(folder: Path) -> None:
     """Remove scratch files whose process is gone: a lock ends with the process that held it."""
     for path in folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError), path.open("rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime < _STALE_S:
+            if time.time() - os.fstat(file.fileno()).st_mtime < STALE_S:
                 continue
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
