@@ -8,11 +8,13 @@ The `flink` interpreter runs this. Whoever calls it sees to it that nobody else 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
+from ingest.compaction import MOST_RUNS, runs_to_merge
 from schemas.problems import ConfigError
 from schemas.settings import Settings
 
@@ -86,14 +88,44 @@ class LakeMaintenance:
         return f"{messages.size()} buckets or groups of files compacted"
 
     def _compact_keyed(self, table: Any, spill: str) -> Any:
-        write = self._builder(table).newWrite()
-        try:
-            write.withIOManager(self._paimon.disk.IOManager.create(spill))
-            for bucket in range(table.coreOptions().bucket()):
+        messages = self._jvm.java.util.ArrayList()
+        for bucket in range(table.coreOptions().bucket()):
+            rows, fresh = self._sorted_runs(table, bucket)
+            if (count := runs_to_merge(rows, fresh)) < 2:
+                continue
+            write = self._builder(table.copy(self._merging(count, len(rows)))).newWrite()
+            try:
+                write.withIOManager(self._paimon.disk.IOManager.create(spill))
                 write.compact(self._paimon.data.BinaryRow.EMPTY_ROW, bucket, False)
-            return write.prepareCommit()
-        finally:
-            write.close()
+                messages.addAll(write.prepareCommit())
+            finally:
+                write.close()
+        return messages
+
+    def _sorted_runs(self, table: Any, bucket: int) -> tuple[list[int], int]:
+        """Rows of a bucket's sorted runs, the newest first, and how many are not merged yet."""
+        fresh: list[int] = []
+        levels: Counter[int] = Counter()
+        for split in table.newSnapshotReader().withBucket(bucket).read().dataSplits():
+            for file in split.dataFiles():
+                if level := file.level():
+                    levels[level] += file.rowCount()
+                else:
+                    fresh.append(file.rowCount())
+        return [*fresh, *(levels[level] for level in sorted(levels))], len(fresh)
+
+    def _merging(self, count: int, runs: int) -> Any:
+        """Options with which Paimon merges the newest ``count`` of so many runs.
+
+        Nothing but their number makes it do so, and it merges as many as that it takes to have
+        fewer than the trigger left. A run lies one level above what it was not merged with.
+        """
+        options = self._jvm.java.util.HashMap()
+        options.put("num-sorted-run.compaction-trigger", str(runs - count + 1))
+        options.put("num-levels", str(2 * MOST_RUNS))
+        options.put("compaction.size-ratio", "-100")
+        options.put("compaction.max-size-amplification-percent", _ALL)
+        return options
 
     def _compact_appended(self, table: Any) -> Any:
         messages = self._jvm.java.util.ArrayList()

@@ -92,6 +92,41 @@ def test_maintenance_makes_few_files_and_keeps_rows_and_position(tmp_path: Path)
     assert [s.id for s in pool_lake.snapshots(after, "clips")] == [1]
 
 
+def test_a_maintenance_leaves_what_is_large_alone(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    lake = pool_lake.new_lake(settings)
+    pool_lake.append_clips(lake, [pool_lake.clip(0)])
+    position = first_position(lake).in_epoch(3)
+    committer = Committer(lake, 3)
+
+    def commit(numbers: range) -> None:
+        for n in numbers:
+            committer.add(passed(pool_lake.clip(n), pool_lake.recipe(), {}), (3 << 40) + n)
+        committer.commit(position)
+
+    def maintained() -> set[str]:
+        with only_driver(settings):
+            maintain(settings, ["enriched_clips"])
+        splits = lake.table("enriched_clips").new_read_builder().new_scan().plan().splits()
+        return {file.file_name for split in splits for file in split.files}
+
+    commit(range(1000))
+    commit(range(1000, 2000))
+    large = maintained()
+    for start in range(2000, 2100, 10):
+        commit(range(start, start + 10))
+    # Ten commits take up more bytes than all that was there.
+    more = maintained()
+    assert large < more
+    assert len(more) == 2 * len(large)
+    for start in range(2100, 2300, 10):
+        commit(range(start, start + 10))
+    again = maintained()
+    assert large < again
+    assert len(again) == len(more)
+    assert lake.read("enriched_clips", ["clip_id"]).num_rows == 2300
+
+
 def test_maintenance_without_its_interpreter_says_so(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     flink = settings.flink.model_copy(update={"python": str(tmp_path / "none")})
