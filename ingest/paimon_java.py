@@ -14,13 +14,15 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 
-from ingest.compaction import MOST_RUNS, runs_to_merge
+from ingest.compaction import runs_to_merge
 from schemas.problems import ConfigError
 from schemas.settings import Settings
 
 SNAPSHOTS_KEPT = 10
 """At least so many stay, however old: the newest of them holds the pool's position."""
 _ALL = str(2**31 - 1)
+_LEVELS = 100
+"""One for each sorted run that is merged with no newer one any more, and some to spare."""
 
 
 class LakeMaintenance:
@@ -122,7 +124,7 @@ class LakeMaintenance:
         """
         options = self._jvm.java.util.HashMap()
         options.put("num-sorted-run.compaction-trigger", str(runs - count + 1))
-        options.put("num-levels", str(2 * MOST_RUNS))
+        options.put("num-levels", str(_LEVELS))
         options.put("compaction.size-ratio", "-100")
         options.put("compaction.max-size-amplification-percent", _ALL)
         return options

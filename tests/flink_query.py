@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def flink_query(
-    settings: Any, query: str, *, heap: str = "512m", timeout_s: float = 240
+    settings: Any, query: str, *, heap: str = "512m", timeout_s: float = 480
 ) -> list[list[Any]]:
     """The rows of a bounded query; ``settings`` are the lake's, and ``lake`` is its catalog."""
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ingest.compaction import MOST_RUNS, runs_to_merge
+from ingest.compaction import MOST_ROWS, MOST_RUNS, runs_to_merge
 
 
 def test_what_is_not_fresh_is_left_alone() -> None:
@@ -25,6 +25,16 @@ def test_however_runs_grow_there_are_never_more_than_so_many() -> None:
     runs = [2**n for n in range(1, MOST_RUNS + 1)]
     assert runs_to_merge([1, *runs], 1) == 2
     assert runs_to_merge([1, *runs[1:]], 1) == 1
+
+
+def test_what_would_become_too_large_is_left_alone_and_counts_for_nothing() -> None:
+    assert runs_to_merge([MOST_ROWS // 2, MOST_ROWS // 2], 1) == 2
+    assert runs_to_merge([MOST_ROWS // 2, 10, MOST_ROWS // 2], 1) == 2
+    large = [MOST_ROWS] * 2 * MOST_RUNS
+    assert runs_to_merge([10, 1000, *large], 1) == 1
+    assert runs_to_merge([10, 10, *large], 1) == 2
+    # Fresh ones are many small files, however many rows they have.
+    assert runs_to_merge([MOST_ROWS, MOST_ROWS, 10], 2) == 2
 
 
 @pytest.mark.parametrize("maintenances", [67, 134, 500])

@@ -25,6 +25,8 @@ from tests.ledger.audit import Reference, Verdict, audit, reference_of
 from tests.ledger.order import Order, new_order, write_files
 from tests.ledger.read import by_flink, by_pypaimon
 
+STORMS = "all failpoints"
+"""What a round of them is called."""
 SETTLED_S = 300.0
 """A stack that has not got over a fault after so long has failed."""
 _NOTICED_S = 1.0
@@ -120,7 +122,7 @@ class Chaos:
             self.send(references)
             sent += references
             self.watch(all_met_or_settled, 3 * SETTLED_S)
-        return self._settled("all failpoints", sent)
+        return self._settled(STORMS, sent)
 
     def fault(self, name: str, inject: Fault, *, references: int) -> Round:
         """Send a part, have something happen while it is on its way, and wait for all rows."""

@@ -24,10 +24,9 @@ from rich.table import Table
 from deploy.local.stack import Stack
 from processors.failpoints import VARIABLE
 from tests.conftest import failpoint_folder, stack_settings
-from tests.ledger.chaos import Chaos, Round
+from tests.ledger.chaos import STORMS, Chaos, Round
 from tests.ledger.faults import IN_SERIES, KILLS, OF_CHECKPOINTS, STORM, freeze_driver
 
-STORMS = "all failpoints"
 SERIES = "all kills, one after another"
 CHECKPOINTS = "kills at checkpoints, one after another"
 REFERENCES_BEFORE_A_KILL = 4
