@@ -88,7 +88,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Confi
             got = problem.get("input")
             hidden = isinstance(got, dict | list) or got is None or _SECRET.search(place)
             shown = "" if hidden else f" (got {got!r})"
-            text = problem["msg"].removeprefix("Value error, ")
+            # People write lists; that we keep them as tuples is our own affair.
+            text = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             lines.append(": ".join(filter(None, (where, place, f"{text}{shown}"))))
     return ConfigError("\n".join(lines))
 

@@ -15,7 +15,7 @@ from deploy.local.down import down
 from deploy.local.errors import StackError
 from deploy.local.marked import find, sweep
 from deploy.local.state import RECORD, StateFolder
-from schemas.settings import CHECKOUT, Settings, load_settings
+from schemas.settings import CHECKOUT, Settings, dump_settings, load_settings
 from tests.conftest import wait_until
 
 OWNER = """
@@ -111,6 +111,28 @@ def test_down_notices_that_the_machine_was_restarted(
 def test_down_without_a_stack_does_nothing(settings: Settings) -> None:
     assert not down(settings, log=lambda line: None)
     assert not settings.state_dir.exists()
+
+
+def test_a_second_up_leaves_all_to_the_one_that_runs(settings: Settings, tmp_path: Path) -> None:
+    first = StateFolder(settings.state_dir)
+    first.own()
+    log = settings.state_dir / "logs" / "up.log"
+    log.parent.mkdir()
+    log.write_text("broker: ready after 8.4 s\n")
+    file = tmp_path / "settings.json"
+    file.write_text(dump_settings(settings))
+    for detached in ([], ["--detach"]):
+        second = subprocess.run(
+            [sys.executable, "-m", "cliplake.main", "--settings-json", str(file), "up", *detached],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == 4
+        assert f"a stack is running already in {settings.state_dir}" in second.stderr
+    assert log.read_text() == "broker: ready after 8.4 s\n"
+    first.release()
 
 
 def test_a_folder_given_back_can_be_owned_again(settings: Settings) -> None:

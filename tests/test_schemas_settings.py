@@ -73,6 +73,7 @@ def test_the_file_may_be_named_by_a_variable(
     ("text", "says"),
     [
         ("kafak: {}", "unknown key 'kafak'; did you mean 'kafka'?"),
+        ("fetch: {file_roots: /videos}", "fetch.file_roots: Input should be a list"),
         ("kafka: {topics: a}", "unknown key 'kafka.topics'; did you mean 'topic'?"),
         ("flink: {parallelism: many}", "flink.parallelism"),
         ("flink: {parallelism: 0}", "flink.parallelism"),

@@ -75,8 +75,11 @@ def say(line: str) -> None:
 def _detach(settings: Settings, new_state: bool) -> None:
     """Start `up` in a session of its own and wait until it serves or ends."""
     from deploy.local.private_files import write_private
+    from deploy.local.state import StateFolder
 
     state = settings.state_dir
+    # Before anything that belongs to the one that runs is written over, its log above all.
+    StateFolder(state).require_free()
     (state / "logs").mkdir(parents=True, exist_ok=True)
     settings_file, ready, log = state / "up.json", state / "up.ready", state / "logs" / "up.log"
     write_private(settings_file, dump_settings(settings))

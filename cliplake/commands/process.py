@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option(
                 "--rescan",
-                help="Read the whole table of clips once, then follow it; what has a result "
-                "keeps it. The way on after a position in the lake was lost.",
+                help="Read the whole table of clips once, then follow it; what has a result of "
+                "this recipe keeps it. The way on after a position in the lake was lost.",
             ),
         ] = False,
         any_split: Annotated[

@@ -21,7 +21,7 @@ from typing import Self
 
 import psutil
 
-from deploy.local.errors import StackError
+from deploy.local.errors import StackRuns
 from deploy.local.marked import Mark
 from deploy.local.private_files import write_private
 from schemas.settings import Settings, dump_settings, load_settings_json
@@ -71,18 +71,26 @@ class StateFolder:
         return Mark(sha256(os.fsencode(self.folder)).hexdigest()[:12], run)
 
     def own(self) -> Owner:
-        """Take the folder; StackError naming the owner if another process has it."""
+        """Take the folder; `StackRuns` naming the owner if another process has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._lock.take():
-            owner = self.owner()
-            who = f"pid {owner.pid}" if owner else "another process"
-            raise StackError(
-                f"a stack is running already in {self.folder} ({who}): stop it with "
-                "`cliplake down`, or choose another folder with local.state_dir"
-            )
+            raise self._runs()
         owner = Owner.this_process()
         write_private(self.folder / RECORD, json.dumps(asdict(owner)))
         return owner
+
+    def require_free(self) -> None:
+        """`StackRuns` if another process owns the folder now."""
+        if self.is_owned():
+            raise self._runs()
+
+    def _runs(self) -> StackRuns:
+        owner = self.owner()
+        who = f"pid {owner.pid}" if owner else "another process"
+        return StackRuns(
+            f"a stack is running already in {self.folder} ({who}): stop it with "
+            "`cliplake down`, or choose another folder with local.state_dir"
+        )
 
     def publish(self, settings: Settings, ports: Mapping[str, int]) -> Path:
         """Leave the real settings and ports for other processes; returns the settings' file."""

@@ -35,7 +35,8 @@ def lock_file(settings: Settings) -> Path:
 @contextmanager
 def only_driver(settings: Settings) -> Iterator[None]:
     """Hold the lock; `AlreadyRunning` names the process that has it."""
-    with _held(lock_file(settings), "another driver writes to this lake already"):
+    taken = "another driver writes to this lake already (`cliplake down` stops that of `up`)"
+    with _held(lock_file(settings), taken):
         yield
 
 
