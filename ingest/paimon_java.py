@@ -8,7 +8,7 @@ The `flink` interpreter runs this. Whoever calls it sees to it that nobody else 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -22,7 +22,7 @@ SNAPSHOTS_KEPT = 10
 """At least so many stay, however old: the newest of them holds the pool's position."""
 _ALL = str(2**31 - 1)
 _LEVELS = 100
-"""One for each sorted run that is merged with no newer one any more, and some to spare."""
+"""A sorted run takes up one: more than there will ever be in a bucket."""
 
 
 class LakeMaintenance:
@@ -91,8 +91,7 @@ class LakeMaintenance:
 
     def _compact_keyed(self, table: Any, spill: str) -> Any:
         messages = self._jvm.java.util.ArrayList()
-        for bucket in range(table.coreOptions().bucket()):
-            rows, fresh = self._sorted_runs(table, bucket)
+        for bucket, (rows, fresh) in self._sorted_runs(table).items():
             if (count := runs_to_merge(rows, fresh)) < 2:
                 continue
             write = self._builder(table.copy(self._merging(count, len(rows)))).newWrite()
@@ -104,23 +103,31 @@ class LakeMaintenance:
                 write.close()
         return messages
 
-    def _sorted_runs(self, table: Any, bucket: int) -> tuple[list[int], int]:
-        """Rows of a bucket's sorted runs, the newest first, and how many are not merged yet."""
-        fresh: list[int] = []
-        levels: Counter[int] = Counter()
-        for split in table.newSnapshotReader().withBucket(bucket).read().dataSplits():
+    def _sorted_runs(self, table: Any) -> dict[int, tuple[list[int], int]]:
+        """For each bucket the rows of its sorted runs, the newest first, and how many of them are
+        not merged yet."""
+        fresh: dict[int, list[int]] = defaultdict(list)
+        merged: dict[int, Counter[int]] = defaultdict(Counter)
+        for split in table.newSnapshotReader().read().dataSplits():
+            bucket = split.bucket()
             for file in split.dataFiles():
                 if level := file.level():
-                    levels[level] += file.rowCount()
+                    merged[bucket][level] += file.rowCount()
                 else:
-                    fresh.append(file.rowCount())
-        return [*fresh, *(levels[level] for level in sorted(levels))], len(fresh)
+                    fresh[bucket].append(file.rowCount())
+        return {
+            bucket: (
+                [*fresh[bucket], *(merged[bucket][level] for level in sorted(merged[bucket]))],
+                len(fresh[bucket]),
+            )
+            for bucket in sorted({*fresh, *merged})
+        }
 
     def _merging(self, count: int, runs: int) -> Any:
         """Options with which Paimon merges the newest ``count`` of so many runs.
 
-        Nothing but their number makes it do so, and it merges as many as that it takes to have
-        fewer than the trigger left. A run lies one level above what it was not merged with.
+        Nothing but their number makes it do so, and it merges as many as it takes to be left with
+        the trigger's number. What it makes of them lies one level nearer to 0 than the next run.
         """
         options = self._jvm.java.util.HashMap()
         options.put("num-sorted-run.compaction-trigger", str(runs - count + 1))

@@ -88,8 +88,10 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Confi
             got = problem.get("input")
             hidden = isinstance(got, dict | list) or got is None or _SECRET.search(place)
             shown = "" if hidden else f" (got {got!r})"
-            # People write lists; that we keep them as tuples is our own affair.
-            text = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+            text = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "tuple_type":
+                # People write lists; that we keep them as tuples is our own affair.
+                text = "Input should be a list"
             lines.append(": ".join(filter(None, (where, place, f"{text}{shown}"))))
     return ConfigError("\n".join(lines))
 
