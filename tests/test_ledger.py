@@ -31,6 +31,8 @@ def test_an_order_is_the_same_for_the_same_seed_and_holds_all_kinds(tmp_path: Pa
     rejected = sum(order.rejected.values())
     assert len(order.messages) == 300 + order.repeats + rejected
     assert order.repeats > 10 < rejected
+    for seed in range(200):
+        assert set(new_order(seed, 20, tmp_path).contents.values()) == set(VIDEOS)
 
 
 @pytest.mark.parametrize("column", ["kafka_topic", "kafka_partition", "kafka_offset"])

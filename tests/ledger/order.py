@@ -100,9 +100,11 @@ class Order:
 def new_order(seed: int, references: int, folder: Path) -> Order:
     """``references`` different references, and among them a tenth of poison and of repeats.
 
-    The order is shuffled, so that a repeat may come long after its first message, or at once.
+    The order is shuffled, so that a repeat may come long after its first message, or at once. No
+    content comes again before all others came: a small order has each of them too.
     """
     rng, order = random.Random(seed), Order(seed)
+    names: list[str] = []
     queue: list[tuple[float, bytes | None]] = []
     for number in range(references):
         video_id = f"ledger-{seed}-{number}"
@@ -110,7 +112,8 @@ def new_order(seed: int, references: int, folder: Path) -> Order:
             name = rng.choice(sorted(BROKEN_FILES))
             order.broken[video_id] = BROKEN_FILES[name][1]
         else:
-            name = rng.choice(sorted(VIDEOS))
+            names = names or rng.sample(sorted(VIDEOS), len(VIDEOS))
+            name = names.pop()
             order.contents[video_id] = name
         message = _message(folder / f"{name}.mp4", video_id, rng)
         place = rng.random()
