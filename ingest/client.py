@@ -18,6 +18,7 @@ from ingest.job_record import NewState, read_record
 from ingest.new_state import LakeReader, arrivals_state, split_state
 from ingest.recovery import job_folder, next_generation
 from ingest.rest import FlinkRest, JobStatus
+from ingest.submission_lock import only_submission
 from ingest.topic import create_topic, topic_id, topic_offsets
 from schemas.problems import ConfigError
 from schemas.settings import CHECKOUT, Settings, dump_settings
@@ -39,16 +40,19 @@ def submit_jobs(
 
     ``new_state``: stop them if they run, and start without old state from what ``read`` finds
     done in the lake (`processors.pool.lake.Lake.read`, which this package may not import).
-    ``only`` names one of the jobs. `ConfigError` says what stands in the way and what to do.
+    ``only`` names one of the jobs. Another submission that is under way is waited for first.
+    `ConfigError` says what stands in the way and what to do.
     """
     chosen = [only] if only else list(job_names.JOBS)
     states: dict[str, NewState] = {}
-    if new_state:
-        if read is None:
-            raise ValueError("new_state needs a reader of the lake")
-        _cancel(settings, chosen)
-        states = _new_states(settings, chosen, read)
-    return _run_submission(settings, only, states)
+    folder = job_folder(settings, chosen[0]).parent
+    with only_submission(folder, patience_s=SUBMIT_TIMEOUT_S) as lock:
+        if new_state:
+            if read is None:
+                raise ValueError("new_state needs a reader of the lake")
+            _cancel(settings, chosen)
+            states = _new_states(settings, chosen, read)
+        return _run_submission(settings, only, states, lock)
 
 
 def jobs(settings: Settings) -> list[JobStatus]:
@@ -110,8 +114,9 @@ def _is_same_topic(settings: Settings, folder: Path) -> bool:
 
 
 def _run_submission(
-    settings: Settings, only: str | None, new_states: dict[str, NewState]
+    settings: Settings, only: str | None, new_states: dict[str, NewState], lock: int
 ) -> dict[str, str]:
+    """Run the Flink client; it has the descriptor ``lock`` as well, and outlives us if need be."""
     logs = settings.state_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / "submit-jobs.log"
@@ -145,6 +150,7 @@ def _run_submission(
                 errors="replace",
                 timeout=SUBMIT_TIMEOUT_S,
                 check=False,
+                pass_fds=(lock,),
             )
         except FileNotFoundError:
             raise ConfigError(

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from deploy.local.stack import Stack
 from ingest.client import jobs, stop_jobs, submit_jobs
+from ingest.job_names import flink_name
 from ingest.producer import Producer
 from ingest.recovery import job_folder, newest_checkpoint
+from ingest.rest import FlinkRest
 from ingest.topic import topic_offsets
 from processors.pool.lake import Lake
 from schemas.problems import ConfigError
-from schemas.settings import Settings
+from schemas.settings import Settings, dump_settings
 from tests.media import write_video
 
 pytestmark = pytest.mark.e2e
@@ -138,6 +145,27 @@ def test_stopped_jobs_go_on_from_their_newest_checkpoint(stack: Stack) -> None:
     until(lambda: is_split(settings, wanted))
     assert keys(settings, "videos", wanted) == sorted(wanted)
     assert len(keys(settings, "clips", wanted)) == len(SHOTS) * 2
+
+
+def test_a_client_that_outlives_its_parent_and_another_one_submit_each_job_once(
+    stack: Stack, tmp_path: Path
+) -> None:
+    settings = stack.settings
+    stop_jobs(settings)
+    file = tmp_path / "settings.json"
+    file.write_text(dump_settings(settings), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-m", "deploy.local.submit", str(file)]) as parent:
+        children: list[psutil.Process] = []
+        until(lambda: bool(children.extend(psutil.Process(parent.pid).children()) or children))
+        parent.kill()
+    with ThreadPoolExecutor() as executor:
+        submissions = [executor.submit(submit_jobs, settings) for _ in range(2)]
+    first, second = [submission.result() for submission in submissions]
+    assert first == second
+    rest = FlinkRest(settings)
+    for job, job_id in first.items():
+        # It raises if there are several.
+        assert rest.running(flink_name(settings, job)) == job_id
 
 
 def test_new_state_loses_and_doubles_nothing(stack: Stack) -> None:

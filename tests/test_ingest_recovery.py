@@ -9,6 +9,7 @@ import pytest
 
 from ingest.job_record import FILE, JobRecord, NewState, read_record, write_record
 from ingest.recovery import Start, job_folder, newest_checkpoint, next_generation, plan_start
+from ingest.submission_lock import only_submission
 from schemas.problems import ConfigError
 from schemas.settings import Settings, load_settings
 
@@ -131,3 +132,15 @@ def test_a_record_that_cannot_be_read_says_what_to_do(tmp_path: Path, text: str)
 def test_a_checkpoint_folder_that_cannot_be_looked_into_is_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"flink\.checkpoint_dir"):
         job_folder(load_settings(None, flink={"checkpoint_dir": uri}), "split")
+
+
+def test_one_who_submits_is_waited_for_and_not_without_end(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    with (
+        only_submission(folder, patience_s=0.0),
+        pytest.raises(ConfigError, match=r"another process submits .*submission\.lock"),
+        only_submission(folder, patience_s=0.1),
+    ):
+        pass
+    with only_submission(folder, patience_s=0.0):
+        pass

@@ -88,6 +88,8 @@ class JobKeeper:
         if code is None:
             return
         self._submission = None
+        # The Flink client that it started may have outlived it, and hang.
+        sweep(self._mark, grace_s=0.0)
         if code == 0:
             self._submitted, self._missed, self._once = True, 0, []
             self._next_at = time.monotonic() + CHECK_EVERY_S
