@@ -9,13 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cliplake.query import LakeSql, QueryError
-from schemas.problems import ConfigError
+from schemas.problems import ConfigError, nearest
+from schemas.reasons import MediaReason, RejectedMessageReason
 from schemas.replay import parse_message_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES = ("rejected_messages", "failed_videos", "failed_clips")
+REASONS = frozenset(str(reason) for reason in (*RejectedMessageReason, *MediaReason))
 
 _KAFKA = "kafka_topic, kafka_partition, kafka_offset, kafka_timestamp"
 _TEXT = "CAST(NULL AS VARCHAR)"
@@ -39,7 +41,11 @@ _UNRESOLVED = "resolved_at IS NULL AND replay_of IS NULL"
 
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 _STRANGE = re.compile(r"--|/\*|[;`$\\]|(?i:\b(?:e|u&)')")
-_KEY = re.compile(r"[0-9a-f]{32}")
+_KEY_LENGTH = 32
+_KEY = re.compile(rf"[0-9a-f]{{{_KEY_LENGTH}}}")
+_START = re.compile(rf"[0-9a-f]{{4,{_KEY_LENGTH}}}")
+"""Of a key: what a person types of it."""
+_SEVERAL = 5
 _AGO = re.compile(r"(\d{1,6})\s*(s|m|h|d)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -49,6 +55,7 @@ class Filter:
     """Which letters; every part that is given must hold."""
 
     ids: Sequence[str] = ()
+    """Whole ones: `full_ids`."""
     table: str | None = None
     reasons: Sequence[str] = ()
     since: datetime | None = None
@@ -61,16 +68,17 @@ class Filter:
 def find_letters(sql: LakeSql, wanted: Filter, limit: int | None = None) -> pa.Table:
     """The letters, newest first; with ``limit`` one more row says that there are more.
 
-    `QueryError` for a condition that is none.
+    `QueryError` for a condition that is none, `ConfigError` for a reason that there is not.
     """
+    for reason in wanted.reasons:
+        if reason not in REASONS:
+            raise ConfigError(f"there is no reason {reason!r}{nearest(reason, REASONS)}")
     # The condition stands in a column of its own: no other part of the query can be undone by it.
     chosen = "true" if wanted.where is None else condition(sql, wanted.where)
     parts = ["l.chosen"]
     if not wanted.resolved:
         parts.append(_UNRESOLVED)
     if wanted.ids:
-        for text in wanted.ids:
-            _check_id(text)
         parts.append(f"l.id IN ({_texts(wanted.ids)})")
     if wanted.table is not None:
         parts.append(f"l.table_name = {_texts([wanted.table])}")
@@ -83,6 +91,35 @@ def find_letters(sql: LakeSql, wanted: Filter, limit: int | None = None) -> pa.T
         f"AS letters) AS l WHERE {' AND '.join(parts)} ORDER BY failed_at DESC, id",
         limit,
     )
+
+
+def full_ids(sql: LakeSql, texts: Sequence[str]) -> list[str]:
+    """The ids of letters, resolved or not, of which each text is the whole or, of a key, the start.
+
+    `ConfigError` for a text that can be none, or that is the start of several.
+    """
+    return [_full_id(sql, text) for text in texts]
+
+
+def _full_id(sql: LakeSql, text: str) -> str:
+    if _KEY.fullmatch(text) or parse_message_name(text) is not None:
+        return text
+    if not _START.fullmatch(text):
+        raise ConfigError(
+            f"{text!r} is no dead letter: they are named like video-uploads[0]@5 (a message), by "
+            "video_key or by clip_id, of which the first characters are enough; `cliplake "
+            "dead-letters list` shows them"
+        )
+    rows = sql.query(
+        f"SELECT DISTINCT id FROM ({_LETTERS}) AS letters WHERE id LIKE '{text}%' ORDER BY id",
+        _SEVERAL,
+    ).to_pylist()
+    found = [row["id"] for row in rows]
+    if len(found) > 1:
+        more = ", …" if len(found) > _SEVERAL else ""
+        shown = ", ".join(found[:_SEVERAL])
+        raise ConfigError(f"{text} is the start of several dead letters: {shown}{more}")
+    return found[0] if found else text
 
 
 def condition(sql: LakeSql, text: str) -> str:
@@ -139,14 +176,6 @@ def message_of(sql: LakeSql, letter: dict[str, Any]) -> bytes | None:
         query = f"SELECT message FROM videos WHERE video_key = {_texts([letter['video_key']])}"
     rows = sql.query(f"{query} LIMIT 1").to_pylist()
     return rows[0]["message"] if rows else None
-
-
-def _check_id(text: str) -> None:
-    if not _KEY.fullmatch(text) and parse_message_name(text) is None:
-        raise ConfigError(
-            f"{text!r} is no dead letter: they are named like video-uploads[0]@5 (a message), "
-            "by video_key or by clip_id; `cliplake dead-letters list` shows them"
-        )
 
 
 def _texts(values: Sequence[str]) -> str:

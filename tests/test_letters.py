@@ -10,7 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cliplake.letters import Filter, condition, find_letters, message_of, parse_since
+from cliplake.letters import (
+    Filter,
+    condition,
+    find_letters,
+    full_ids,
+    message_of,
+    parse_since,
+)
 from cliplake.query import LakeSql, QueryError
 from cliplake.replaying import plan_replay
 from ingest.topic import PartitionOffsets
@@ -22,7 +29,7 @@ from schemas.tables import TABLES
 from tests.cli import cliplake
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-KEY, OTHER, CLIP = "a" * 32, "b" * 32, "c" * 32
+KEY, OTHER, CLIP, TWIN = "a" * 32, "b" * 32, "c" * 32, "f" * 31 + "0"
 JUNK = b"junk \x1b[31m\xe2\x80\xae"
 OFFSETS = {0: PartitionOffsets(0, 100)}
 
@@ -55,6 +62,7 @@ def settings(folder: Path) -> Settings:
         "failed_videos": [
             {**at, "video_key": KEY, "kafka_offset": 1, "stage": "fetch", "error": "\x1b[2J gone"},
             {**at, "video_key": "e" * 32, "kafka_offset": 9, "stage": "fetch"},
+            {**at, "video_key": TWIN, "kafka_offset": 1, "stage": "fetch", "resolved_at": NOW},
         ],
         "failed_clips": [
             {**at, "clip_id": CLIP, "video_key": OTHER, "kafka_offset": 2, "stage": "decode"},
@@ -83,7 +91,7 @@ def ids(sql: LakeSql, **wanted: Any) -> set[str]:
 
 def test_letters_of_three_tables_are_one_list_of_what_is_not_resolved(sql: LakeSql) -> None:
     assert ids(sql) == {"t[0]@3", "old[0]@6", KEY, "e" * 32, CLIP, "f" * 32}
-    assert ids(sql, resolved=True) - ids(sql) == {"t[0]@4", "t[0]@5"}
+    assert ids(sql, resolved=True) - ids(sql) == {"t[0]@4", "t[0]@5", TWIN}
     assert ids(sql, table="failed_clips") == {CLIP, "f" * 32}
     assert ids(sql, reasons=["not_json"]) == {"t[0]@3"}
     assert ids(sql, since=NOW + timedelta(seconds=1)) == set()
@@ -190,12 +198,33 @@ def test_nothing_from_outside_drives_the_terminal(folder: Path, settings: Settin
     assert "junk \\x1b[31m\\u202e" in run(folder, settings, "show", "t[0]@3").stdout
 
 
+def test_a_list_breaks_no_id_and_names_the_video(folder: Path, settings: Settings) -> None:
+    wanted = ("--table", "failed_videos", "--reason", "not_found")
+    lines = run(folder, settings, "list", *wanted).stdout.splitlines()
+    assert lines[0].split() == ["id", "failed", "at", "(UTC)", "stage", "reason"]
+    shown = dict(zip(lines[1::2], lines[2::2], strict=True))
+    line = next(line for line in shown if line.startswith(KEY))
+    assert line.split() == [KEY, "2026-01-31", "12:00", "fetch", "not_found"]
+    assert shown[line].strip() == "file:///v.mp4; \\x1b[2J gone"
+
+
+def test_the_start_of_an_id_names_it_if_it_is_the_only_one(sql: LakeSql) -> None:
+    assert full_ids(sql, ["aaaa", CLIP, "t[0]@3"]) == [KEY, CLIP, "t[0]@3"]
+    assert full_ids(sql, ["0123abc"]) == ["0123abc"]
+    with pytest.raises(ConfigError, match=rf"several dead letters: {TWIN}, {'f' * 32}"):
+        full_ids(sql, ["ffff"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("show", "nonsense"), "no dead letter"),
         (("show", "0" * 32), "there is no dead letter"),
+        (("show", "0000"), "there is no dead letter"),
+        (("show", "eee"), "no dead letter"),
+        (("replay", "f" * 33), "no dead letter"),
         (("list", "--table", "videos"), "failed_videos"),
+        (("list", "--reason", "notfound"), "did you mean 'not_found'?"),
         (("list", "--where", "true) or (true"), "--where"),
         (("replay",), "--where CONDITION"),
         (("replay", "t[0]@5"), "--again"),

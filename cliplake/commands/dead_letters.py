@@ -24,7 +24,14 @@ from cliplake.console import (
     print_json,
 )
 from cliplake.context import context_of
-from cliplake.letters import TABLES, Filter, find_letters, message_of, parse_since
+from cliplake.letters import (
+    TABLES,
+    Filter,
+    find_letters,
+    full_ids,
+    message_of,
+    parse_since,
+)
 from cliplake.plain import plain, plain_rows
 from cliplake.query import LakeSql
 from cliplake.replaying import Plan, plan_replay, send_replay
@@ -42,7 +49,7 @@ _Where = Annotated[
     typer.Option(
         "--where",
         metavar="CONDITION",
-        help="SQL over the letters' columns, like \"reason = 'not_found' and attempts < 3\".",
+        help="SQL over the letters' columns, like \"reason = 'not_found' and stage = 'fetch'\".",
     ),
 ]
 
@@ -94,19 +101,22 @@ def list_letters(
         print_json(plain_rows(rows))
         return
     if rows.num_rows:
-        out.print(_table(rows.to_pylist()))
+        _print_letters(rows.to_pylist())
     more = "; there are more (--limit N)" if found.num_rows > rows.num_rows else ""
     err.print(f"{plural(rows.num_rows, 'dead letter')}{more}", style="dim")
 
 
 def show_letter(
     context: typer.Context,
-    letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    letter_id: Annotated[
+        str, typer.Argument(metavar="ID", help="As `list` shows it, or its start.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="JSON, the message as base64.")] = False,
 ) -> None:
     """Show all that is known about one letter, with its message."""
     sql = LakeSql(context_of(context).running_settings())
-    found = find_letters(sql, Filter(ids=[letter_id], resolved=True)).to_pylist()
+    wanted = Filter(ids=full_ids(sql, [letter_id]), resolved=True)
+    found = find_letters(sql, wanted).to_pylist()
     if not found:
         raise NoSuchLetter(f"there is no dead letter {printable(letter_id)}")
     for row in found:
@@ -124,7 +134,7 @@ def show_letter(
 def replay_letters(
     context: typer.Context,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="Letters, as `list` shows them.")
+        list[str] | None, typer.Argument(metavar="ID", help="As `list` shows them, or their start.")
     ] = None,
     where: _Where = None,
     again: Annotated[
@@ -143,8 +153,9 @@ def replay_letters(
         raise ConfigError("say which letters: IDs, or --where CONDITION (--where true for all)")
     settings = context_of(context).running_settings()
     sql = LakeSql(settings)
-    rows = find_letters(sql, Filter(ids=ids or (), where=where, resolved=again)).to_pylist()
-    if missing := set(ids or ()) - {row["id"] for row in rows}:
+    whole = full_ids(sql, ids or ())
+    rows = find_letters(sql, Filter(ids=whole, where=where, resolved=again)).to_pylist()
+    if missing := set(whole) - {row["id"] for row in rows}:
         raise NoSuchLetter(
             f"there is no unresolved dead letter {printable(min(missing))}"
             + ("" if again else " (--again takes those that are resolved, too)")
@@ -235,20 +246,28 @@ def _print_plan(plan: Plan) -> None:
         out.print(text, style="yellow", soft_wrap=True)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(show_edge=False, header_style="bold")
-    table.add_column("id", overflow="fold")
-    for name in ("stage", "reason"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("failed at (UTC)", no_wrap=True)
-    table.add_column("error", overflow="fold")
-    for row in rows:
+def _print_letters(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Two lines a letter, and none of them broken: ids and URIs are there to be copied."""
+    titles = ("id", "failed at (UTC)", "stage", "reason")
+    lines = [[_shown(row, name) for name in ("id", "failed_at", "stage", "reason")] for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+
+    def padded(cells: Sequence[str]) -> str:
+        return "  ".join(map(str.ljust, cells, widths)).rstrip()
+
+    out.print(Text(padded(titles), style="bold"), soft_wrap=True)
+    for row, cells in zip(rows, lines, strict=True):
         resolved = row["resolved_at"] is not None
-        table.add_row(
-            Text(printable(str(row["id"]))),
-            printable(str(row["stage"])),
-            Text(printable(str(row["reason"])), style="dim" if resolved else "red"),
-            f"{row['failed_at']:%Y-%m-%d %H:%M:%S}" if row["failed_at"] else "·",
-            Text(("resolved; " if resolved else "") + printable(str(row["error"] or ""))),
-        )
-    return table
+        line = Text(padded(cells))
+        line.stylize("dim" if resolved else "red", line.plain.rindex(cells[-1]))
+        out.print(line, soft_wrap=True)
+        told = ("resolved" if resolved else "", *(_shown(row, name) for name in ("uri", "error")))
+        if text := "; ".join(filter(None, told)):
+            out.print(Text(f"  {text}", style="dim"), soft_wrap=True)
+
+
+def _shown(row: Mapping[str, Any], name: str) -> str:
+    value = row[name]
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return "" if value is None else printable(str(value))
