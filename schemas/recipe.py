@@ -105,7 +105,8 @@ def load_recipe(path: str | Path) -> Recipe:
         file = Path(path).expanduser()
         text = file.read_text(encoding="utf-8")
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"recipe {path} cannot be read: {why}") from None
     return parse_recipe(text, where=str(file), default_name=file.stem, folder=file.resolve().parent)
 
 

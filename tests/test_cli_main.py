@@ -115,5 +115,18 @@ def test_paths_that_the_settings_would_refuse_are_pointed_out_before_sending(
     (tmp_path / "cliplake.yaml").write_text(
         "kafka: {client: {bootstrap.servers: '127.0.0.1:1', request.timeout.ms: '2000'}}"
     )
-    done = cliplake("submit", "--file-list", "-", cwd=tmp_path, stdin="# mine\n\na b.mp4\n")
-    assert f"{(tmp_path / 'a b.mp4').as_uri()} is under none of the folders" in done.stderr
+    listed = (
+        "# mine\n\na b.mp4\ns3://mine/a.mp4\ns3://other/b.mp4\ns3://other/c.mp4\n"
+        "https://cdn.example/a.mp4?token=hidden\n"
+    )
+    with (tmp_path / "cliplake.yaml").open("a") as file:
+        file.write("\nfetch: {s3_buckets: [mine]}")
+    done = cliplake("submit", "--file-list", "-", cwd=tmp_path, stdin=listed)
+    uri = (tmp_path / "a b.mp4").as_uri()
+    end = "would end as dead letters (uri_not_allowed)"
+    assert f"{uri} {end}: it is under none of the folders in fetch.file_roots" in done.stderr
+    assert f"s3://other/b.mp4 and 1 more {end}: bucket 'other'" in done.stderr
+    assert "host 'cdn.example' is not among the allowed ones" in done.stderr
+    assert done.stderr.count("note: ") == 3
+    assert "hidden" not in done.stderr
+    assert "`cliplake up` starts it" in done.stderr

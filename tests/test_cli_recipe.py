@@ -77,6 +77,12 @@ def test_a_recipe_that_cannot_run_is_a_line_and_exit_code_2(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_a_recipe_that_is_not_there_is_named_without_a_number(tmp_path: Path) -> None:
+    done = cliplake("recipe", "check", "gone.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: recipe gone.yaml cannot be read: No such file or directory\n"
+
+
 @pytest.mark.parametrize("name", sorted(OPERATORS))
 def test_what_a_stage_is_said_to_write_is_there_to_be_written(name: str) -> None:
     following = "" if name == "video_split_by_scene_mapper" else f"  - {name}"

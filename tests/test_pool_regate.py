@@ -138,7 +138,8 @@ def test_rows_of_other_scores_are_no_business_of_the_recipe(settings: Settings, 
     result.enriched.update(scores_fingerprint="another", reject_reason=None)
     write(lake, result, epoch=2)
     # The newest version of the clip is of other scores; the older one does not come to light.
-    assert regate(settings, NEW).decided == 0
+    found = regate(settings, NEW)
+    assert (found.decided, found.other_scores) == (0, 1)
     assert rows(lake)[pool_lake.clip_id(0)]["scores_fingerprint"] == "another"
 
 
@@ -226,6 +227,10 @@ def test_the_command_says_what_turned_and_what_has_to_be_scored(
     dry = cliplake(*arguments, "--dry-run", cwd=tmp_path)
     assert dry.returncode == 0, dry.stderr
     assert "3 clips would be decided anew" in dry.stdout
+    assert "the settings' recipe, whose gates are others" in dry.stdout
+    others = cliplake("--settings-json", "settings.json", "regate", cwd=tmp_path)
+    assert "4 clips left as they are: they were scored by other stages" in others.stdout
+    assert "whose gates are others" not in others.stdout
     done = cliplake(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 clips decided anew" in done.stdout

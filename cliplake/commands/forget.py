@@ -98,8 +98,8 @@ def _print_out_of_reach(found: Forgotten, letters: str) -> None:
             f"  snapshots up to {moment:%Y-%m-%d %H:%M} UTC ({escape(shown)}): each expires by its "
             "table's snapshot.time-retained (1 h unless set) once there are "
             "snapshot.num-retained.min (10) newer ones; the Flink jobs do that for their tables "
-            "when they commit, the pool's tables need sys.expire_snapshots, and files that no "
-            "snapshot has sys.remove_orphan_files",
+            "when they commit, `cliplake maintain` and the driver for the pool's, and for files "
+            "that no snapshot has",
             soft_wrap=True,
         )
     for table, tags in found.tags.items():

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
             lake.ensure_tables()
             heal_consumers(lake, [table.name for table in TABLES])
             create_topic(settings)
-        with saying("submitting the jobs"):
+        with saying("submitting the jobs, unless they run"):
             ids = submit_jobs(settings, new_state=new_state, read=lake.read)
         for job, job_id in ids.items():
             out.print(f"{job}: {job_id}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from cliplake.console import Bars, out, plural
 from cliplake.context import context_of, recipe_of
@@ -47,12 +48,26 @@ def register(app: typer.Typer) -> None:
                 progress=lambda so_far: bars.update({"clips": so_far.decided}),
             )
         _print(found, dry_run)
+        own = chosen if recipe is None else recipe_of(settings)
+        if own.gates_fingerprint != chosen.gates_fingerprint:
+            out.print(
+                f"clips to come are judged by {escape(settings.recipe)}, the settings' recipe, "
+                "whose gates are others",
+                style="yellow",
+                soft_wrap=True,
+            )
 
 
 def _print(found: Regated, dry_run: bool) -> None:
     from processors.pool.regate import KEPT
     from processors.regating import Undecided
 
+    if count := found.other_scores:
+        out.print(
+            f"{plural(count, 'clip')} left as they are: they were scored by other stages or "
+            "parameters; `cliplake process --rescan` scores them as the recipe says",
+            soft_wrap=True,
+        )
     if not found.decided and not found.undecided:
         out.print("no clip has these scores and other gates: there is nothing to decide")
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cliplake.console import Exit, err, out, printable_lines
 from cliplake.context import context_of
@@ -19,11 +20,26 @@ from schemas.settings import Settings
 from schemas.text import printable
 
 if TYPE_CHECKING:
-    from cliplake.accounts import Accounts
+    from cliplake.accounts import Accounts, StageAccount
     from cliplake.pool_status import PoolView
     from ingest.rest import JobStatus
 
 T = TypeVar("T")
+
+_CELLS: dict[str, Callable[[StageAccount], int | None]] = {
+    "waiting": lambda stage: stage.waiting,
+    "in flight": lambda stage: stage.in_flight,
+    "done": lambda stage: stage.done,
+    "repeats": lambda stage: stage.repeats,
+    "replays": lambda stage: stage.replays,
+    "forgotten": lambda stage: stage.forgotten,
+    "rejected": lambda stage: stage.rejected,
+    "dead": lambda stage: stage.dead,
+    "of": lambda stage: stage.total,
+}
+_ALWAYS = frozenset({"waiting", "in flight", "done", "rejected", "dead", "of"})
+_STYLES = {"waiting": "yellow", "dead": "red"}
+"""Of what is not zero."""
 
 
 def register(app: typer.Typer) -> None:
@@ -106,23 +122,23 @@ class _Found:
 
 def _print(found: _Found) -> None:
     accounts = found.accounts
+    # Stages side by side: as rows, large numbers would not fit into 80 columns.
     stages = Table(show_edge=False, header_style="bold")
-    stages.add_column("stage")
-    for name in ("waiting", "in flight", "done", "repeats", "replays", "rejected", "dead"):
-        stages.add_column(name, justify="right")
-    stages.add_column("of")
+    stages.add_column("")
     for name, stage in accounts.stages.items():
-        stages.add_row(
-            name,
-            f"[yellow]{stage.waiting:,}[/]" if stage.waiting else "0",
-            "·" if stage.in_flight is None else f"{stage.in_flight:,}",
-            f"{stage.done:,}",
-            f"{stage.repeats:,}" if name == "arrivals" else "·",
-            f"{stage.replays:,}" if name == "arrivals" else "·",
-            f"{stage.rejected:,}" if name in ("duration", "enrich") else "·",
-            f"[red]{stage.dead:,}[/]" if stage.dead else "0",
-            f"{stage.total:,} {stage.unit}",
-        )
+        stages.add_column(f"{name}\n({stage.unit})", justify="right")
+    for name, cell in _CELLS.items():
+        cells = [cell(stage) for stage in accounts.stages.values()]
+        if name in _ALWAYS or any(cells):
+            texts = ["·" if count is None else f"{count:,}" for count in cells]
+            style = _STYLES.get(name)
+            stages.add_row(
+                name,
+                *(
+                    Text(text, style=style if style and count else "")
+                    for text, count in zip(texts, cells, strict=True)
+                ),
+            )
     out.print(stages)
     out.print()
     tables = Table(show_edge=False, header_style="bold")
@@ -155,7 +171,9 @@ def _print(found: _Found) -> None:
         pool = found.pool
         paused = ", paused: waiting for what the actors need" if pool.paused else ""
         out.print(
-            f"pool      snapshot {pool.snapshot} of {pool.latest_snapshot}, "
+            # It waits for the next one once it has read all.
+            f"pool      snapshot {min(pool.snapshot, pool.latest_snapshot)} of "
+            f"{pool.latest_snapshot}, "
             f"{pool.snapshots_behind} behind; {pool.in_flight:,} clips in flight, "
             f"{pool.clips_per_second:.1f} clips/s by {pool.actors} actors{paused}"
         )

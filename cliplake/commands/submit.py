@@ -14,14 +14,17 @@ from rich.markup import escape
 
 from cliplake.console import Bars, CommandError, err, plural
 from cliplake.context import context_of
+from processors.fetch_problem import FetchProblem, redact
 from schemas.message import MessageRejected, render_message
-from schemas.problems import ConfigError
-from schemas.settings import Settings
+from schemas.problems import ConfigError, Unreachable
+from schemas.settings import FetchSettings, Settings
+from schemas.text import printable
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FLUSH_EVERY = 1_000
 _BAR_FROM = 200
 """References from which a progress display is worth its lines."""
+_NOTES = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -46,8 +49,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Send references of videos to the topic, and wait until the broker has them all.
 
-        All references are checked before the first is sent. Sending one again is harmless:
-        the pipeline drops repeats.
+        All references are checked before the first is sent. Sending one again is harmless: the
+        pipeline drops repeats, also of what failed, which `cliplake dead-letters replay` tries
+        again.
         """
         references = [reference_of(text) for text in uris or []]
         if file_list is not None:
@@ -65,7 +69,7 @@ def send(context: typer.Context, references: list[str], source: str | None) -> N
 
     settings = context_of(context).running_settings()
     topic = settings.kafka.topic
-    _warn_of_paths_outside(settings, references)
+    _warn_of_what_is_refused(settings, references)
     acknowledged = 0
     try:
         with (
@@ -87,8 +91,18 @@ def send(context: typer.Context, references: list[str], source: str | None) -> N
                 f"{error}; {acknowledged:,} of {plural(len(references), 'reference')} are on the "
                 "topic: submit all again, what is there twice is dropped as a repeat"
             ) from error
+        if isinstance(error, Unreachable) and settings.local.start_kafka and not _is_up(settings):
+            raise Unreachable(
+                f"{error}; no stack runs in {settings.state_dir}: `cliplake up` starts it"
+            ) from error
         raise
     err.print(f"{plural(acknowledged, 'reference')} acknowledged, topic {topic}", markup=False)
+
+
+def _is_up(settings: Settings) -> bool:
+    from deploy.local.state import StateFolder
+
+    return StateFolder(settings.state_dir).is_owned()
 
 
 class PartlySent(CommandError):
@@ -108,23 +122,39 @@ def reference_of(text: str) -> str:
     return path.absolute().as_uri()
 
 
-def _warn_of_paths_outside(settings: Settings, references: list[str]) -> None:
+def _warn_of_what_is_refused(settings: Settings, references: list[str]) -> None:
     """Say what these settings would refuse; the ones that count may be on another machine."""
-    roots = [Path(root).expanduser().resolve() for root in settings.fetch.file_roots]
-    outside = [
-        uri
-        for uri in references
-        if uri.lower().startswith("file:")
-        and not any(Path(unquote(urlsplit(uri).path)).resolve().is_relative_to(r) for r in roots)
-    ]
-    if outside:
-        err.print(
-            f"[yellow]note[/]: {escape(outside[0])}"
-            + (f" and {len(outside) - 1:,} more are" if outside[1:] else " is")
-            + " under none of the folders in fetch.file_roots of these settings, and would end "
-            "as dead letters (uri_not_allowed)",
-            soft_wrap=True,
-        )
+    refused: dict[str, list[str]] = {}
+    for uri in references:
+        if why := _refusal(settings.fetch, uri):
+            refused.setdefault(why, []).append(uri)
+    for why, uris in list(refused.items())[:_NOTES]:
+        more = f" and {len(uris) - 1:,} more" if uris[1:] else ""
+        text = f"{printable(redact(uris[0]))}{more} would end as dead letters (uri_not_allowed)"
+        err.print(f"[yellow]note[/]: {escape(text)}: {escape(printable(why))}", soft_wrap=True)
+    if len(refused) > _NOTES:
+        err.print(f"[yellow]note[/]: {len(refused) - _NOTES:,} more hosts or buckets are refused")
+
+
+def _refusal(settings: FetchSettings, uri: str) -> str:
+    """Why these settings would refuse a URI, as far as can be told without fetching it."""
+    from processors.fetch_http import allowed_url
+    from processors.fetch_s3 import allowed_object
+
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme == "file":
+            path = Path(unquote(parts.path)).resolve()
+            roots = [Path(root).expanduser().resolve() for root in settings.file_roots]
+            if not any(path.is_relative_to(root) for root in roots):
+                return "it is under none of the folders in fetch.file_roots of these settings"
+        elif parts.scheme == "s3":
+            allowed_object(settings, parts)
+        else:
+            allowed_url(settings, uri)
+    except FetchProblem as problem:
+        return str(problem)
+    return ""
 
 
 def _check(uri: str, source: str | None) -> None:

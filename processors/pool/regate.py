@@ -50,6 +50,8 @@ class Regated:
     unchanged: int = 0
     undecided: Counter[Undecided] = field(default_factory=Counter)
     """Rows that were left as they are."""
+    other_scores: int = 0
+    """Rows that were scored in another way than the recipe's."""
 
     @property
     def decided(self) -> int:
@@ -76,7 +78,7 @@ def regate(
         sequence = position.epoch << EPOCH_BITS
         custom = custom_stages(recipe)
         found = Regated()
-        for row in _rows(lake, recipe):
+        for row in _rows(lake, recipe, found):
             verdict = verdict_of(row, recipe, custom)
             if isinstance(verdict, Undecided):
                 found.undecided[verdict] += 1
@@ -104,7 +106,7 @@ def _count(found: Regated, row: Mapping[str, Any], verdict: Verdict) -> None:
         found.changed[before, after] += 1
 
 
-def _rows(lake: Lake, recipe: Recipe) -> Iterator[dict[str, Any]]:
+def _rows(lake: Lake, recipe: Recipe, found: Regated) -> Iterator[dict[str, Any]]:
     """The rows to judge, of the table as it is now.
 
     Filtered after versions of a key are merged: a predicate in the scan might leave out the
@@ -115,8 +117,10 @@ def _rows(lake: Lake, recipe: Recipe) -> Iterator[dict[str, Any]]:
     splits = builder.new_scan().plan().splits()
     reader = builder.new_read().to_arrow_batch_reader(splits, parallelism=1)
     for batch in reader:
+        scored = pc.equal(batch.column("scores_fingerprint"), recipe.scores_fingerprint)
+        found.other_scores += batch.num_rows - (pc.sum(scored).as_py() or 0)
         wanted = pc.and_(
-            pc.equal(batch.column("scores_fingerprint"), recipe.scores_fingerprint),
+            scored,
             pc.not_equal(batch.column("gates_fingerprint"), recipe.gates_fingerprint),
         )
         for start in range(0, batch.num_rows, ROWS_A_COMMIT):
