@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cliplake.console import CommandError, Exit
+from processors.pool.lake_store import require_answer
 from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
 from schemas.tables import TABLES
@@ -43,6 +44,7 @@ class LakeSql:
         self.database = settings.catalog.database
         options = dict(settings.catalog_options)
         self._where = options["warehouse"]
+        require_answer(options)
         self._context = SQLContext(memory_pool_type="fair", memory_pool_bytes=_MEMORY_BYTES)
         try:
             self._context.register_catalog(_CATALOG, options, "")

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 from pypaimon.schema.schema_change import SchemaChange
 
+from cliplake.query import LakeSql
+from deploy.local.ports import choose
 from processors.pool.lake import Lake, LakeMismatch, LakeNotReady
-from schemas.problems import ConfigError
-from schemas.settings import Settings
+from processors.pool.lake_store import require_answer
+from schemas.problems import ConfigError, Unreachable
+from schemas.settings import Settings, load_settings
 from schemas.tables import TABLES
 from tests import pool_lake
+
+STORE = {"warehouse": "s3://lake/warehouse", "s3.access-key": "id", "s3.secret-key": "hidden"}
+
+
+def test_a_store_that_takes_no_connection_is_said_soon_and_without_its_keys() -> None:
+    (port,) = choose(1)
+    options = {**STORE, "s3.endpoint": f"http://127.0.0.1:{port}"}
+    settings = load_settings(None, catalog={"options": options})
+    for opened in (lambda: Lake(settings).catalog, lambda: LakeSql(settings)):
+        with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{port} .*s3\.endpoint") as caught:
+            opened()
+        assert "hidden" not in str(caught.value)
+
+
+def test_only_addresses_that_the_lake_needs_are_asked(tmp_path: Path) -> None:
+    (port,) = choose(1)
+    nobody = f"127.0.0.1:{port}"
+    require_answer({"warehouse": tmp_path.as_uri(), "s3.endpoint": f"http://{nobody}"})
+    require_answer({**STORE, "s3.region": nobody})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = server.getsockname()[1]
+        require_answer({**STORE, "s3.endpoint": f"http://127.0.0.1:{there}"})
+        with pytest.raises(Unreachable, match="uri in catalog"):
+            require_answer({"warehouse": "lake", "uri": f"http://{nobody}/api"})
 
 
 def test_tables_are_created_once_and_then_agree(tmp_path: Path) -> None:
