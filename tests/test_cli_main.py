@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -130,3 +131,16 @@ def test_paths_that_the_settings_would_refuse_are_pointed_out_before_sending(
     assert done.stderr.count("note: ") == 3
     assert "hidden" not in done.stderr
     assert "`cliplake up` starts it" in done.stderr
+
+
+def test_a_root_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "cliplake.yaml").write_text(
+            f"fetch: {{file_roots: [/not/there, {tmp_path}]}}\nlocal: {{kafka_port: {port}}}"
+        )
+        done = cliplake("up", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "local.kafka_port" in done.stderr
+    assert "note: /not/there, which fetch.file_roots names, is no folder" in done.stderr
+    assert done.stderr.count("note: ") == 1

@@ -43,6 +43,10 @@ def register(app: typer.Typer) -> None:
         settings = context_of(context).settings()
         if settings.local.start_pool:
             say_downloads(recipe_of(settings))
+        for root in settings.fetch.file_roots:
+            if not Path(root).expanduser().is_dir():
+                text = escape(f"{root}, which fetch.file_roots names, is no folder on this machine")
+                err.print(f"[yellow]note[/]: {text}", soft_wrap=True)
         if detach:
             _detach(settings, new_state)
             return
