@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 
-from processors.fetch_problem import Deadline, FetchProblem, redact
+from processors.fetch_problem import Deadline, FetchProblem
 from processors.stores import Stores, blaming
 from schemas.reasons import MediaReason
 from schemas.settings import FetchSettings
@@ -245,12 +245,10 @@ def allowed_url(settings: FetchSettings, uri: str) -> Url:
     if url.scheme == "http" and not settings.allow_http:
         raise FetchProblem(
             MediaReason.URI_NOT_ALLOWED,
-            f"{redact(uri)}: http is off (fetch.allow_http); use https",
+            "http is off (fetch.allow_http); use https",
         )
     if url.scheme not in _PORTS:
-        raise FetchProblem(
-            MediaReason.URI_NOT_ALLOWED, f"{redact(uri)}: scheme {url.scheme} is not fetched"
-        )
+        raise FetchProblem(MediaReason.URI_NOT_ALLOWED, f"scheme {url.scheme} is not fetched")
     host, port = _host(url), _port(url)
     if not any(entry.matches(host, port) for entry in _allowed_hosts(settings)):
         allowed = ", ".join(settings.https_hosts) or "none is set"

@@ -118,7 +118,7 @@ def test_paths_that_the_settings_would_refuse_are_pointed_out_before_sending(
     )
     listed = (
         "# mine\n\na b.mp4\ns3://mine/a.mp4\ns3://other/b.mp4\ns3://other/c.mp4\n"
-        "https://cdn.example/a.mp4?token=hidden\n"
+        "https://cdn.example/a.mp4?token=hidden\nhttp://a.example/1.mp4\nhttp://a.example/2.mp4\n"
     )
     with (tmp_path / "cliplake.yaml").open("a") as file:
         file.write("\nfetch: {s3_buckets: [mine]}")
@@ -128,7 +128,8 @@ def test_paths_that_the_settings_would_refuse_are_pointed_out_before_sending(
     assert f"{uri} {end}: it is under none of the folders in fetch.file_roots" in done.stderr
     assert f"s3://other/b.mp4 and 1 more {end}: bucket 'other'" in done.stderr
     assert "host 'cdn.example' is not among the allowed ones" in done.stderr
-    assert done.stderr.count("note: ") == 3
+    assert f"http://a.example/1.mp4 and 1 more {end}: http is off" in done.stderr
+    assert done.stderr.count("note: ") == 4
     assert "hidden" not in done.stderr
     assert "`cliplake up` starts it" in done.stderr
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from cliplake.console import CommandError, err, out, saying
 from cliplake.context import context_of, recipe_of
 from cliplake.downloads import say_downloads
+from processors.pool.lake_store import require_answer
 from schemas.settings import CHECKOUT, Settings, dump_settings
 
 _LOG_TAIL_LINES = 15
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
             if not Path(root).expanduser().is_dir():
                 text = escape(f"{root}, which fetch.file_roots names, is no folder on this machine")
                 err.print(f"[yellow]note[/]: {text}", soft_wrap=True)
+        require_answer(settings.catalog_options)
         if detach:
             _detach(settings, new_state)
             return

@@ -33,8 +33,10 @@ def register(app: typer.Typer) -> None:
         from ingest.topic import create_topic
         from processors.pool.consumer import heal_consumers
         from processors.pool.lake import Lake
+        from processors.pool.lake_store import require_answer
 
         settings = context_of(context).running_settings()
+        require_answer(settings.catalog_options)
         with saying("looking at the lake's tables and the topic"):
             lake = Lake(settings)
             lake.ensure_tables()

@@ -18,7 +18,6 @@ from pypaimon.catalog.catalog_exception import (
 )
 
 from processors.pool.atomic import require_atomic_commits, with_atomic_commits
-from processors.pool.lake_store import require_answer
 from schemas.problems import ConfigError
 from schemas.settings import Settings
 from schemas.tables import TABLES, Table
@@ -48,10 +47,8 @@ class Lake:
 
     @property
     def catalog(self) -> Any:
-        """The pypaimon catalog; `ConfigError` if its options make none, `Unreachable` if what
-        they name does not answer."""
+        """The pypaimon catalog; `ConfigError` if its options make none."""
         if self._catalog is None:
-            require_answer(self.options)
             try:
                 self._catalog = with_atomic_commits(
                     CatalogFactory.create({**_PYPAIMON_ONLY, **self.options})
