@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING
 
 from cliplake.console import CommandError, Exit
-from processors.pool.lake_store import require_answer
 from schemas.problems import ConfigError, Unreachable
 from schemas.settings import Settings
 from schemas.tables import TABLES
@@ -40,6 +39,8 @@ class LakeSql:
 
     def __init__(self, settings: Settings) -> None:
         from pypaimon_rust.datafusion import SQLContext
+
+        from processors.pool.lake_store import require_answer
 
         self.database = settings.catalog.database
         options = dict(settings.catalog_options)

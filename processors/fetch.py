@@ -90,6 +90,14 @@ class Fetcher:
         """
         return self._fetch(uri, expected_sha256)
 
+    def require_allowed(self, uri: str) -> None:
+        """`FetchProblem` unless the settings let an s3 or http(s) URI be read; fetches nothing."""
+        parts = urlsplit(uri)
+        if parts.scheme == "s3":
+            self._s3.require_allowed(parts)
+        else:
+            self._http.require_allowed(uri)
+
     def give_room(self) -> bool:
         """Remove a kept object for something that the scratch disk has no room for; False if
         there is none that may go."""
@@ -241,10 +249,7 @@ class Fetcher:
     ) -> LocalMedia:
         """An object of which the content is known: kept from an earlier call, or for later ones."""
         # It was allowed when it was fetched; the settings may be others by now.
-        if parts.scheme == "s3":
-            self._s3.require_allowed(parts)
-        else:
-            self._http.require_allowed(uri)
+        self.require_allowed(uri)
         found = self._cache.find(uri, sha256, self._settings.deadline_s, cleanup)
         if isinstance(found, Kept):
             self._check_size(found.size)

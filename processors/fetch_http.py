@@ -41,7 +41,7 @@ class HttpReader:
     def __init__(self, settings: FetchSettings, stores: Stores) -> None:
         self._settings = settings
         self._stores = stores
-        self._hosts = _allowed_hosts(settings)
+        self._hosts = [_AllowedHost.of(entry) for entry in settings.https_hosts]
         self._tls = ssl.create_default_context()
 
     def chunks(self, uri: str, deadline: Deadline) -> Generator[bytes, None, None]:
@@ -75,7 +75,7 @@ class HttpReader:
 
     def require_allowed(self, uri: str) -> None:
         """`FetchProblem` unless scheme, host and port of the URI may be read."""
-        allowed_url(self._settings, uri)
+        self._allowed(uri)
 
     def why_out(self, store: str) -> str | None:
         """Ask the host for its first page; why it is out, or None if it answers."""
@@ -93,7 +93,7 @@ class HttpReader:
     ) -> tuple[HTTPResponse, str | None]:
         """The response to the URI or to what it redirects to, and the store that gave it."""
         for _ in range(_MAX_REDIRECTS + 1):
-            url = allowed_url(self._settings, uri)
+            url = self._allowed(uri)
             store = self._store(url)
             with self._stores.asking(store):
                 response = self._request(url, deadline, cleanup)
@@ -107,6 +107,30 @@ class HttpReader:
                 )
             uri = urljoin(uri, location)
         raise FetchProblem(MediaReason.FETCH_FAILED, f"more than {_MAX_REDIRECTS} redirects")
+
+    def _allowed(self, uri: str) -> Url:
+        """The URI in parts, normalized, if scheme and host may be read."""
+        try:
+            url = parse_url(uri)
+        except LocationParseError:
+            raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "not a URL") from None
+        if url.auth:
+            raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "a URI may not carry credentials")
+        if url.scheme == "http" and not self._settings.allow_http:
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED, "http is off (fetch.allow_http); use https"
+            )
+        if url.scheme not in _PORTS:
+            raise FetchProblem(MediaReason.URI_NOT_ALLOWED, f"scheme {url.scheme} is not fetched")
+        host, port = _host(url), _port(url)
+        if not any(entry.matches(host, port) for entry in self._hosts):
+            allowed = ", ".join(self._settings.https_hosts) or "none is set"
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED,
+                f"host {host!r} is not among the allowed ones, or not with port {port} "
+                f"(fetch.https_hosts: {allowed})",
+            )
+        return url
 
     def _store(self, url: Url) -> str | None:
         """The store that the host is, if we depend on it."""
@@ -234,42 +258,12 @@ _NOBODYS = tuple(
 )
 
 
-def allowed_url(settings: FetchSettings, uri: str) -> Url:
-    """The URI in parts, normalized; `FetchProblem` unless scheme and host may be read."""
-    try:
-        url = parse_url(uri)
-    except LocationParseError:
-        raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "not a URL") from None
-    if url.auth:
-        raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "a URI may not carry credentials")
-    if url.scheme == "http" and not settings.allow_http:
-        raise FetchProblem(
-            MediaReason.URI_NOT_ALLOWED,
-            "http is off (fetch.allow_http); use https",
-        )
-    if url.scheme not in _PORTS:
-        raise FetchProblem(MediaReason.URI_NOT_ALLOWED, f"scheme {url.scheme} is not fetched")
-    host, port = _host(url), _port(url)
-    if not any(entry.matches(host, port) for entry in _allowed_hosts(settings)):
-        allowed = ", ".join(settings.https_hosts) or "none is set"
-        raise FetchProblem(
-            MediaReason.URI_NOT_ALLOWED,
-            f"host {host!r} is not among the allowed ones, or not with port {port} "
-            f"(fetch.https_hosts: {allowed})",
-        )
-    return url
-
-
 def _host(url: Url) -> str:
     return (url.host or "").strip("[]").rstrip(".").lower()
 
 
 def _port(url: Url) -> int:
     return url.port or _PORTS[str(url.scheme)]
-
-
-def _allowed_hosts(settings: FetchSettings) -> list[_AllowedHost]:
-    return [_AllowedHost.of(entry) for entry in settings.https_hosts]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class S3Reader:
 
     def chunks(self, parts: SplitResult, deadline: Deadline) -> Generator[bytes, None, None]:
         """The object's bytes, in pieces; raises `FetchProblem`, and `StoreOut` if that is known."""
-        bucket, key = allowed_object(self._settings, parts)
+        bucket, key = self._allowed(parts)
         store = f"s3://{bucket}"
         deadline.remaining()
         with self._stores.asking(store), _as_problems():
@@ -67,7 +67,7 @@ class S3Reader:
 
     def require_allowed(self, parts: SplitResult) -> None:
         """`FetchProblem` unless the bucket may be read."""
-        allowed_object(self._settings, parts)
+        self._allowed(parts)
 
     def why_out(self, store: str) -> str | None:
         """Ask for the bucket alone; why it is out, or None if it answers."""
@@ -83,6 +83,28 @@ class S3Reader:
         with _as_problems():
             chunk: bytes = stream.read1(_CHUNK)
             return chunk
+
+    def _allowed(self, parts: SplitResult) -> tuple[str, str]:
+        # Not .hostname, which would lower the case of a bucket's name.
+        bucket, key = parts.netloc, unquote(parts.path.removeprefix("/"))
+        if parts.query or parts.fragment:
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED, "in an s3 URI '?' is written %3F and '#' %23"
+            )
+        if bucket not in self._settings.s3_buckets:
+            allowed = ", ".join(self._settings.s3_buckets) or "none is set"
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED,
+                f"bucket {bucket!r} is not among the allowed ones (fetch.s3_buckets: {allowed})",
+            )
+        if not key:
+            raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "the URI names no object")
+        if {".", ".."} & set(key.split("/")):
+            # A proxy before the store may take it for a path, which leads to another bucket.
+            raise FetchProblem(
+                MediaReason.URI_NOT_ALLOWED, "the object's key has a '.' or '..' between slashes"
+            )
+        return bucket, key
 
     def _s3(self) -> Any:
         with self._lock:
@@ -104,30 +126,6 @@ class S3Reader:
                     ),
                 )
             return self._client
-
-
-def allowed_object(settings: FetchSettings, parts: SplitResult) -> tuple[str, str]:
-    """Bucket and key of an s3 URI; `FetchProblem` unless it may be read."""
-    # Not .hostname, which would lower the case of a bucket's name.
-    bucket, key = parts.netloc, unquote(parts.path.removeprefix("/"))
-    if parts.query or parts.fragment:
-        raise FetchProblem(
-            MediaReason.URI_NOT_ALLOWED, "in an s3 URI '?' is written %3F and '#' %23"
-        )
-    if bucket not in settings.s3_buckets:
-        allowed = ", ".join(settings.s3_buckets) or "none is set"
-        raise FetchProblem(
-            MediaReason.URI_NOT_ALLOWED,
-            f"bucket {bucket!r} is not among the allowed ones (fetch.s3_buckets: {allowed})",
-        )
-    if not key:
-        raise FetchProblem(MediaReason.URI_NOT_ALLOWED, "the URI names no object")
-    if {".", ".."} & set(key.split("/")):
-        # A proxy before the store may take it for a path, which leads to another bucket.
-        raise FetchProblem(
-            MediaReason.URI_NOT_ALLOWED, "the object's key has a '.' or '..' between slashes"
-        )
-    return bucket, key
 
 
 @contextlib.contextmanager

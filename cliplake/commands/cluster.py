@@ -14,7 +14,6 @@ from rich.markup import escape
 from cliplake.console import CommandError, err, out, saying
 from cliplake.context import context_of, recipe_of
 from cliplake.downloads import say_downloads
-from processors.pool.lake_store import require_answer
 from schemas.settings import CHECKOUT, Settings, dump_settings
 
 _LOG_TAIL_LINES = 15
@@ -41,6 +40,8 @@ def register(app: typer.Typer) -> None:
         What is already there is used instead: see `local.start_*` in the settings. Ctrl-C or
         `cliplake down` stops everything; topic, lake and checkpoints stay.
         """
+        from processors.pool.lake_store import require_answer
+
         settings = context_of(context).settings()
         if settings.local.start_pool:
             say_downloads(recipe_of(settings))

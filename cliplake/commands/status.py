@@ -20,24 +20,26 @@ from schemas.settings import Settings
 from schemas.text import printable
 
 if TYPE_CHECKING:
-    from cliplake.accounts import Accounts, StageAccount
+    from cliplake.accounts import Accounts
     from cliplake.pool_status import PoolView
     from ingest.rest import JobStatus
 
 T = TypeVar("T")
 
-_CELLS: dict[str, Callable[[StageAccount], int | None]] = {
-    "waiting": lambda stage: stage.waiting,
-    "in flight": lambda stage: stage.in_flight,
-    "done": lambda stage: stage.done,
-    "repeats": lambda stage: stage.repeats,
-    "replays": lambda stage: stage.replays,
-    "forgotten": lambda stage: stage.forgotten,
-    "rejected": lambda stage: stage.rejected,
-    "dead": lambda stage: stage.dead,
-    "of": lambda stage: stage.total,
+_ROWS = {
+    "waiting": "waiting",
+    "in flight": "in_flight",
+    "done": "done",
+    "repeats": "repeats",
+    "replays": "replays",
+    "forgotten": "forgotten",
+    "rejected": "rejected",
+    "dead": "dead",
+    "of": "total",
 }
-_ALWAYS = frozenset({"waiting", "in flight", "done", "rejected", "dead", "of"})
+"""Of the table of stages: what a row is called, and its field of `StageAccount`."""
+_IF_ANY = frozenset({"repeats", "replays", "forgotten"})
+"""Rows that are left out where no stage has one."""
 _STYLES = {"waiting": "yellow", "dead": "red"}
 """Of what is not zero."""
 
@@ -120,6 +122,10 @@ class _Found:
         }
 
 
+def _cell(count: int | None, style: str) -> Text:
+    return Text("·" if count is None else f"{count:,}", style=style if count else "")
+
+
 def _print(found: _Found) -> None:
     accounts = found.accounts
     # Stages side by side: as rows, large numbers would not fit into 80 columns.
@@ -127,18 +133,10 @@ def _print(found: _Found) -> None:
     stages.add_column("")
     for name, stage in accounts.stages.items():
         stages.add_column(f"{name}\n({stage.unit})", justify="right")
-    for name, cell in _CELLS.items():
-        cells = [cell(stage) for stage in accounts.stages.values()]
-        if name in _ALWAYS or any(cells):
-            texts = ["·" if count is None else f"{count:,}" for count in cells]
-            style = _STYLES.get(name)
-            stages.add_row(
-                name,
-                *(
-                    Text(text, style=style if style and count else "")
-                    for text, count in zip(texts, cells, strict=True)
-                ),
-            )
+    for name, field in _ROWS.items():
+        counts: list[int | None] = [getattr(stage, field) for stage in accounts.stages.values()]
+        if any(counts) or name not in _IF_ANY:
+            stages.add_row(name, *(_cell(count, _STYLES.get(name, "")) for count in counts))
     out.print(stages)
     out.print()
     tables = Table(show_edge=False, header_style="bold")

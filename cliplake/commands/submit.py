@@ -14,10 +14,9 @@ from rich.markup import escape
 
 from cliplake.console import Bars, CommandError, err, plural
 from cliplake.context import context_of
-from processors.fetch_problem import FetchProblem, redact
 from schemas.message import MessageRejected, render_message
 from schemas.problems import ConfigError, Unreachable
-from schemas.settings import FetchSettings, Settings
+from schemas.settings import Settings
 from schemas.text import printable
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -25,6 +24,7 @@ _FLUSH_EVERY = 1_000
 _BAR_FROM = 200
 """References from which a progress display is worth its lines."""
 _NOTES = 5
+"""Most reasons that are told, each with its first reference."""
 
 
 def register(app: typer.Typer) -> None:
@@ -124,9 +124,28 @@ def reference_of(text: str) -> str:
 
 def _warn_of_what_is_refused(settings: Settings, references: list[str]) -> None:
     """Say what these settings would refuse; the ones that count may be on another machine."""
+    from processors.fetch import Fetcher
+    from processors.fetch_problem import FetchProblem, redact
+
+    roots = [Path(root).expanduser().resolve() for root in settings.fetch.file_roots]
+    fetcher = Fetcher(settings.fetch, settings.scratch_dir)
+
+    def refusal(uri: str) -> str:
+        parts = urlsplit(uri)
+        if parts.scheme == "file":
+            path = Path(unquote(parts.path)).resolve()
+            if any(path.is_relative_to(root) for root in roots):
+                return ""
+            return "it is under none of the folders in fetch.file_roots of these settings"
+        try:
+            fetcher.require_allowed(uri)
+        except FetchProblem as problem:
+            return str(problem)
+        return ""
+
     refused: dict[str, list[str]] = {}
     for uri in references:
-        if why := _refusal(settings.fetch, uri):
+        if why := refusal(uri):
             refused.setdefault(why, []).append(uri)
     for why, uris in list(refused.items())[:_NOTES]:
         more = f" and {len(uris) - 1:,} more" if uris[1:] else ""
@@ -134,27 +153,6 @@ def _warn_of_what_is_refused(settings: Settings, references: list[str]) -> None:
         err.print(f"[yellow]note[/]: {escape(text)}: {escape(printable(why))}", soft_wrap=True)
     if len(refused) > _NOTES:
         err.print(f"[yellow]note[/]: {len(refused) - _NOTES:,} more hosts or buckets are refused")
-
-
-def _refusal(settings: FetchSettings, uri: str) -> str:
-    """Why these settings would refuse a URI, as far as can be told without fetching it."""
-    from processors.fetch_http import allowed_url
-    from processors.fetch_s3 import allowed_object
-
-    parts = urlsplit(uri)
-    try:
-        if parts.scheme == "file":
-            path = Path(unquote(parts.path)).resolve()
-            roots = [Path(root).expanduser().resolve() for root in settings.file_roots]
-            if not any(path.is_relative_to(root) for root in roots):
-                return "it is under none of the folders in fetch.file_roots of these settings"
-        elif parts.scheme == "s3":
-            allowed_object(settings, parts)
-        else:
-            allowed_url(settings, uri)
-    except FetchProblem as problem:
-        return str(problem)
-    return ""
 
 
 def _check(uri: str, source: str | None) -> None:

@@ -88,12 +88,12 @@ class JobKeeper:
         if code is None:
             return
         self._submission = None
-        # The Flink client that it started may have outlived it, and hang.
-        sweep(self._mark, grace_s=0.0)
         if code == 0:
             self._submitted, self._missed, self._once = True, 0, []
             self._next_at = time.monotonic() + CHECK_EVERY_S
             return
+        # The Flink client that it started may have outlived it, and hang.
+        sweep(self._mark, grace_s=0.0)
         why = last_lines(self._output) or exit_words(code)
         # What stands in the way of the first submission will stand in the way of the next.
         if not self._submitted and code == CANNOT:

@@ -107,7 +107,7 @@ def _count(found: Regated, row: Mapping[str, Any], verdict: Verdict) -> None:
 
 
 def _rows(lake: Lake, recipe: Recipe, found: Regated) -> Iterator[dict[str, Any]]:
-    """The rows to judge, of the table as it is now.
+    """The rows to judge, of the table as it is now; ``found`` counts those of other scores.
 
     Filtered after versions of a key are merged: a predicate in the scan might leave out the
     newest version of a clip and let an older one come to light.
