@@ -14,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urljoin
 
 import urllib3
@@ -42,7 +43,6 @@ class HttpReader:
         self._settings = settings
         self._stores = stores
         self._hosts = [_AllowedHost.of(entry) for entry in settings.https_hosts]
-        self._tls = ssl.create_default_context()
 
     def chunks(self, uri: str, deadline: Deadline) -> Generator[bytes, None, None]:
         """The object's bytes, in pieces as they come.
@@ -87,6 +87,11 @@ class HttpReader:
             return str(problem)
         out = response.status >= 500 or response.status in _WORTH_RETRYING
         return f"it answers {response.status}" if out else None
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Reading the trusted certificates takes 40 ms, and many a reader never asks a host.
+        return ssl.create_default_context()
 
     def _follow(
         self, uri: str, deadline: Deadline, cleanup: contextlib.ExitStack
