@@ -97,11 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=float, default=0.1, help="share that names a video again")
     parser.add_argument("--invalid", type=float, default=0.01, help="share that is rejected")
     parser.add_argument("--warm-up", type=float, default=0.3, help="share of the messages")
+    parser.add_argument("--parallelism", type=int, default=1, help="flink.arrivals_parallelism")
     parser.add_argument("--option", action="append", default=[], help="Flink option: name=value")
     parser.add_argument("--checkpoint-interval", type=float, default=3.0, metavar="S")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     flink: dict[str, object] = {
+        "arrivals_parallelism": options.parallelism,
         "checkpoint_interval_s": options.checkpoint_interval,
         "options": dict(option.split("=", 1) for option in options.option),
     }

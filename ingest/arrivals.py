@@ -21,12 +21,16 @@ from schemas import replay
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 
-STATE_FORMAT = "3"
+STATE_FORMAT = "4"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
-
 
 UNIQUE_TEXTS = {"parquet.enable.dictionary": "false"}
 """Keys, URIs and messages are all different: a dictionary of them is made, and thrown away."""
+
+
+SAME_IDS = {"sink.committer-operator-chaining": "false"}
+"""One task would be chained to its committer, and several are not: the operators' ids, by which
+their state is found, would change with `flink.arrivals_parallelism`."""
 
 
 class ParseMessage(TableFunction):  # type: ignore[misc]
@@ -58,6 +62,7 @@ class ParseMessage(TableFunction):  # type: ignore[misc]
 def options(settings: Settings) -> dict[str, str]:
     """Flink options of this job."""
     return {
+        "parallelism.default": str(settings.flink.arrivals_parallelism),
         # Validation is short, so a bundle may hold many records; its time is part of the latency.
         "python.fn-execution.bundle.size": "1000",
         "python.fn-execution.bundle.time": "100",
@@ -101,7 +106,8 @@ def build(
     )
     statements = tables.create_statement_set()
     for table, query in inserts(environment.table("rejected_messages")).items():
-        hint = options_hint(KEEP_CONSUMERS | UNIQUE_TEXTS) if table == "videos" else ""
+        more = KEEP_CONSUMERS | UNIQUE_TEXTS if table == "videos" else {}
+        hint = options_hint(SAME_IDS | more)
         statements.add_insert_sql(f"INSERT INTO {environment.table(table)} {hint} {query}")
     return statements
 

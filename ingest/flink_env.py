@@ -166,7 +166,7 @@ def _options(settings: Settings, options: JobOptions) -> dict[str, str]:
         "execution.attached": "false",
         "rest.address": flink.rest_address,
         "rest.port": str(flink.rest_port),
-        # Only the operators that decode are run in parallel; they set it themselves.
+        # Of the split, only the operators that decode are run in parallel: they set it themselves.
         "parallelism.default": "1",
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
         "python.executable": python,

@@ -16,12 +16,11 @@ FINGERPRINT_HEX_CHARS = 16
 
 
 def _digest(*parts: str) -> str:
-    sha = hashlib.sha256()
+    pieces: list[bytes] = []
     for part in parts:
         raw = part.encode("utf-8")
-        sha.update(len(raw).to_bytes(8, "big"))
-        sha.update(raw)
-    return sha.hexdigest()
+        pieces += (len(raw).to_bytes(8, "big"), raw)
+    return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 def default_video_id(uri: str) -> str:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import quote, unquote_plus, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.ids import default_video_id, video_key
 from schemas.reasons import RejectedMessageReason as Reason
@@ -38,6 +38,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _PLAIN_URI = re.compile(r"(?:s3|https?)://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._~%/+=-][!-~]*")
 """URIs as most are: `_check_uri` has no objection to any of these, and takes longer to see it."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_TIME = TypeAdapter(datetime)
 _S3_CREATED_PREFIXES = ("ObjectCreated:", "s3:ObjectCreated:")
 
 
@@ -52,69 +53,32 @@ class MessageRejected(Exception):
         self.error = error
 
 
-def _no_control_characters(value: str) -> str:
-    """Refuse what would break a log line, a terminal or a C string, or show as other text than it
-    is (bidirectional controls); also lone surrogates."""
-    if value.isprintable():
-        return value  # none of what is refused is printable; most texts are
-    for position, char in enumerate(value):
-        if unicodedata.category(char) in _REFUSED or unicodedata.bidirectional(char) in _TURNING:
-            raise ValueError(f"character U+{ord(char):04X} at {position} is not allowed")
-    return value
+_Id = Annotated[str, Field(max_length=MAX_ID_CHARS)]
+_NonEmptyId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 
 
 class UploadMessage(BaseModel):
-    """Our own message, version 1. Unknown keys are refused: a typo would lose what it meant."""
+    """Our own message, version 1. Unknown keys are refused: a typo would lose what it meant.
+
+    Only what pydantic checks without calling Python, which is slower than all the rest of it:
+    characters and the time are checked afterwards.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     schema_version: Literal[1]
     uri: Annotated[str, Field(max_length=MAX_URI_CHARS)]
-    video_id: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
-    etag: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)] | None = None
-    source: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
-    uploaded_at: Annotated[datetime, Field(strict=False)] | None = None
-    attributes: dict[str, str] | None = None
-
-    @field_validator("uri", "video_id", "etag", "source")
-    @classmethod
-    def _printable(cls, value: str | None) -> str | None:
-        return None if value is None else _no_control_characters(value)
-
-    @field_validator("uploaded_at", mode="before")
-    @classmethod
-    def _is_text(cls, value: object) -> object:
-        # pydantic would take a number in a string for seconds, or milliseconds, since 1970.
-        if value is not None and not (isinstance(value, str) and _DATE.match(value)):
-            raise ValueError("should be an ISO 8601 time, like 2026-01-31T12:00:00Z")
-        return value
-
-    @field_validator("uploaded_at")
-    @classmethod
-    def _in_utc(cls, value: datetime | None) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("has no time zone: write it like 2026-01-31T12:00:00Z")
-        try:
-            return value.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("is out of range") from None
-
-    @field_validator("attributes")
-    @classmethod
-    def _small(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        if value is None:
-            return None
-        if len(value) > MAX_ATTRIBUTES:
-            raise ValueError(f"has {len(value)} entries, and at most {MAX_ATTRIBUTES} are allowed")
-        for key, text in value.items():
-            _no_control_characters(key)
-            if len(key) > MAX_ID_CHARS or len(text) > MAX_ATTRIBUTE_CHARS:
-                raise ValueError(f"entry {key[:40]!r} is too long")
-            # Line breaks are fine in a description; what cannot be stored as UTF-8 is not.
-            text.encode("utf-8")
-        return value
+    video_id: _NonEmptyId | None = None
+    etag: _NonEmptyId | None = None
+    source: _Id | None = None
+    uploaded_at: Annotated[str, Field(max_length=MAX_ID_CHARS)] | None = None
+    attributes: (
+        Annotated[
+            dict[_Id, Annotated[str, Field(max_length=MAX_ATTRIBUTE_CHARS)]],
+            Field(max_length=MAX_ATTRIBUTES),
+        ]
+        | None
+    ) = None
 
 
 class VideoReference(NamedTuple):
@@ -132,9 +96,12 @@ class VideoReference(NamedTuple):
 
 def parse_message(payload: bytes | None) -> list[VideoReference]:
     """The references in one Kafka record's value, at least one; `MessageRejected` otherwise."""
-    document = _decode(payload)
+    text = _decode(payload)
+    document = _object(text)
+    # No string in it can then hold what is refused: there are no escapes, and none is printable.
+    is_plain = text.isprintable() and "\\" not in text
     if "Records" in document or "Event" in document or "EventName" in document:
-        return _from_s3_event(document)
+        return _from_s3_event(document, is_plain)
     if "schema_version" not in document:
         raise MessageRejected(
             Reason.UNKNOWN_SCHEMA_VERSION, 'schema_version is missing; add "schema_version": 1'
@@ -150,13 +117,7 @@ def parse_message(payload: bytes | None) -> list[VideoReference]:
         raise MessageRejected(Reason.MISSING_URI, "uri is missing")
     if isinstance(uri, str) and not uri.strip():
         raise MessageRejected(Reason.MISSING_URI, "uri is empty")
-    try:
-        message = UploadMessage.model_validate(document)
-    except ValidationError as error:
-        raise MessageRejected(Reason.INVALID_FIELD, _first_problem(error)) from None
-    except UnicodeEncodeError:
-        raise MessageRejected(Reason.INVALID_FIELD, "attributes hold a lone surrogate") from None
-    return [_reference(message, index=0)]
+    return [_reference(document, index=0, is_plain=is_plain)]
 
 
 def render_message(
@@ -183,7 +144,7 @@ def render_message(
     return payload
 
 
-def _decode(payload: bytes | None) -> dict[str, Any]:
+def _decode(payload: bytes | None) -> str:
     if payload is None or not payload.strip():
         raise MessageRejected(Reason.EMPTY_MESSAGE, "the message is empty")
     if len(payload) > MAX_MESSAGE_BYTES:
@@ -193,11 +154,14 @@ def _decode(payload: bytes | None) -> dict[str, Any]:
         )
     try:
         # A byte order mark is not part of JSON, but some producers' libraries write one.
-        text = payload.decode("utf-8-sig")
+        return payload.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise MessageRejected(
             Reason.NOT_UTF8, f"byte {payload[error.start]:#04x} at {error.start} is not UTF-8"
         ) from None
+
+
+def _object(text: str) -> dict[str, Any]:
     try:
         document = _JSON.decode(text)
     except MessageRejected:
@@ -228,7 +192,7 @@ _JSON = json.JSONDecoder(object_pairs_hook=_object_without_repeats, parse_consta
 """Made once: making one takes as long as decoding a message."""
 
 
-def _from_s3_event(document: dict[str, Any]) -> list[VideoReference]:
+def _from_s3_event(document: dict[str, Any], is_plain: bool) -> list[VideoReference]:
     """S3 event notifications: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html"""
     records = document.get("Records")
     if not isinstance(records, list) or not records:
@@ -236,10 +200,10 @@ def _from_s3_event(document: dict[str, Any]) -> list[VideoReference]:
             Reason.NOT_AN_UPLOAD_EVENT,
             f"an S3 event without records: {_short(document.get('Event', records))}",
         )
-    return [_from_s3_record(record, index) for index, record in enumerate(records)]
+    return [_from_s3_record(record, index, is_plain) for index, record in enumerate(records)]
 
 
-def _from_s3_record(record: object, index: int) -> VideoReference:
+def _from_s3_record(record: object, index: int, is_plain: bool) -> VideoReference:
     where = f"Records[{index}]"
     if not isinstance(record, dict):
         raise MessageRejected(Reason.INVALID_FIELD, f"{where} is not an object")
@@ -266,23 +230,29 @@ def _from_s3_record(record: object, index: int) -> VideoReference:
         raise MessageRejected(
             Reason.INVALID_URI, f"{where}: key {_short(key)} is not UTF-8"
         ) from None
+    document = {
+        "schema_version": 1,
+        "uri": uri,
+        # Stores without versions send "null" or nothing.
+        "etag": version if version and version != "null" else etag or None,
+        "source": record.get("eventSource"),
+        "uploaded_at": record.get("eventTime"),
+    }
+    return _reference(document, index, is_plain, where=f"{where}: ")
+
+
+def _reference(
+    document: dict[str, Any], index: int, is_plain: bool, where: str = ""
+) -> VideoReference:
     try:
-        message = UploadMessage.model_validate(
-            {
-                "schema_version": 1,
-                "uri": uri,
-                # Stores without versions send "null" or nothing.
-                "etag": version if version and version != "null" else etag or None,
-                "source": record.get("eventSource"),
-                "uploaded_at": record.get("eventTime"),
-            }
-        )
+        message = UploadMessage.model_validate(document)
+        uploaded_at = None if message.uploaded_at is None else _time(message.uploaded_at)
+        if not is_plain:
+            _check_characters(message)
     except ValidationError as error:
-        raise MessageRejected(Reason.INVALID_FIELD, f"{where}: {_first_problem(error)}") from None
-    return _reference(message, index)
-
-
-def _reference(message: UploadMessage, index: int) -> VideoReference:
+        raise MessageRejected(Reason.INVALID_FIELD, where + _first_problem(error)) from None
+    except ValueError as error:
+        raise MessageRejected(Reason.INVALID_FIELD, where + str(error)) from None
     _check_uri(message.uri)
     video_id = message.video_id or default_video_id(message.uri)
     return VideoReference(
@@ -291,10 +261,44 @@ def _reference(message: UploadMessage, index: int) -> VideoReference:
         uri=message.uri,
         etag=message.etag,
         source=message.source,
-        uploaded_at=message.uploaded_at,
+        uploaded_at=uploaded_at,
         attributes=message.attributes,
         record_index=index,
     )
+
+
+def _time(text: str) -> datetime:
+    # pydantic would take a number in a string for seconds, or milliseconds, since 1970.
+    if not _DATE.match(text):
+        raise ValueError("uploaded_at: should be an ISO 8601 time, like 2026-01-31T12:00:00Z")
+    try:
+        time: datetime = _TIME.validator.validate_python(text)
+    except ValidationError as error:
+        raise ValueError(f"uploaded_at: {error.errors()[0]['msg']}") from None
+    if time.tzinfo is None:
+        raise ValueError("uploaded_at: has no time zone: write it like 2026-01-31T12:00:00Z")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("uploaded_at: is out of range") from None
+
+
+def _no_control_characters(field: str, value: str) -> None:
+    """Refuse what would break a log line, a terminal or a C string, or show as other text than it
+    is (bidirectional controls). Lone surrogates are no strings to pydantic."""
+    if value.isprintable():
+        return  # none of what is refused is printable; most texts are
+    for position, char in enumerate(value):
+        if unicodedata.category(char) in _REFUSED or unicodedata.bidirectional(char) in _TURNING:
+            raise ValueError(f"{field}: character U+{ord(char):04X} at {position} is not allowed")
+
+
+def _check_characters(message: UploadMessage) -> None:
+    for field in ("uri", "video_id", "etag", "source"):
+        _no_control_characters(field, getattr(message, field) or "")
+    for key in message.attributes or {}:
+        # Line breaks are fine in a description, so the values may hold what keys may not.
+        _no_control_characters("attributes", key)
 
 
 def _check_uri(uri: str) -> None:

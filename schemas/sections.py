@@ -97,7 +97,9 @@ class FlinkSettings(_Section):
     rest_port: Port = 8081
     """Its port."""
     parallelism: Annotated[int, Field(ge=1)] = 2
-    """Tasks of one operator that run side by side."""
+    """Tasks of one operator of the split that run side by side."""
+    arrivals_parallelism: Annotated[int, Field(ge=1)] = 1
+    """Tasks that read the topic, validate and write side by side; of use up to its partitions."""
     task_managers: Annotated[int, Field(ge=1)] = 1
     """TaskManagers that ``up`` starts; the tasks are spread evenly over them."""
     task_slots: Annotated[int, Field(ge=1)] = 6

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from conftest import wait_until
 from datajuicer_cases import need_datajuicer, settings_in, stage_on
 
 from processors.datajuicer.hosts import DataJuicerHost, HostGone, RayProcess
@@ -48,6 +49,13 @@ def actor_of(host: DataJuicerHost) -> RayProcess:
     return process
 
 
+def answers(process: RayProcess) -> bool:
+    try:
+        return bool(process.call("ping", deadline_s=30))
+    except HostGone:
+        return False
+
+
 def test_operators_run_in_an_actor_that_occupies_no_cpu_of_the_pool(
     host: DataJuicerHost, settings: Settings
 ) -> None:
@@ -64,6 +72,8 @@ def test_an_actor_that_dies_comes_back(host: DataJuicerHost, settings: Settings)
     stage = stage_on(host, settings, *OPERATORS[0])
     before = actor_of(host)
     before.end()
+    # Ray kills while others go on: until it has, the next call may still be answered.
+    wait_until(lambda: not answers(before))
     (result,) = stage.run([{"caption": TEXT}])
     assert not isinstance(result, MediaError)
     assert result["operator_stats"] == {"text_len": 21}

@@ -147,6 +147,23 @@ def test_stopped_jobs_go_on_from_their_newest_checkpoint(stack: Stack) -> None:
     assert len(keys(settings, "clips", wanted)) == len(SHOTS) * 2
 
 
+def test_arrivals_go_on_with_more_tasks_and_fewer(stack: Stack) -> None:
+    settings = stack.settings
+    wanted: list[str] = []
+    for tasks in (2, 1):
+        stop_jobs(settings)
+        flink = settings.flink.model_copy(update={"arrivals_parallelism": tasks})
+        submit_jobs(settings.model_copy(update={"flink": flink}))
+        with Producer(settings) as producer:
+            # What was counted by other tasks is still known: only the last is not a repeat.
+            uris = [*wanted, f"file:///nowhere/{new_id()}.mp4"]
+            sent = [producer.send(uri, video_id=uri) for uri in uris]
+        wanted = uris
+        until(lambda: is_all_recorded(settings))
+        assert keys(settings, "videos", set(sent)) == sorted(sent)
+        assert keys(settings, "repeats", set(sent)) == sorted(sent[:-1])
+
+
 def test_a_client_that_outlives_its_parent_and_another_one_submit_each_job_once(
     stack: Stack, tmp_path: Path
 ) -> None:
