@@ -13,12 +13,11 @@ import scenedetect
 from scenedetect.stats_manager import StatsManager
 
 from processors.errors import MediaError
-from processors.media.probe import VideoInfo, probe
-from processors.scenes import Scene, detect_scenes, frame_number, frame_positions
-from processors.split import VideoScores, join_scores, plan_segments, score_segment
+from processors.scenes import detect_scenes
 from schemas.operators import SplitByScene
 from schemas.reasons import MediaReason
 from tests.media import cut_frames, sample, write_video
+from tests.scene_parity import all_scores, assert_same_cuts, scenes_of
 
 # Scenes shorter and longer than min_scene_len, flashes, and lengths right at the limit.
 SHOTS = (40, 7, 30, 3, 3, 40, 20, 14, 15, 16, 50)
@@ -70,51 +69,27 @@ GENERATED: dict[str, dict[str, Any]] = {
 }
 
 
-def _score(path: Path) -> tuple[VideoInfo, VideoScores]:
-    info = probe(path)
-    parts = [score_segment(path, info, s) for s in plan_segments(info, segment_s=1e9)]
-    return info, join_scores(parts)
-
-
-def _scenes(info: VideoInfo, joined: VideoScores, **split: Any) -> list[Scene]:
-    return detect_scenes(
-        joined.pts, joined.scores, info, SplitByScene(**split), end_pts=joined.end_pts
-    )
-
-
-def _assert_same(path: Path, **split: Any) -> None:
-    info, joined = _score(path)
-    ours = _scenes(info, joined, **split)
-    theirs = scenedetect.detect(
-        str(path), scenedetect.ContentDetector(**split), start_in_scene=True
-    )
-    positions = frame_positions(joined.pts, info)
-    starts = [int(positions[scene.start_frame]) for scene in ours]
-    assert [frame_number(start, info) for start in starts] == [a.frame_num for a, _ in theirs]
-    assert starts == pytest.approx([a.seconds * 1e6 for a, _ in theirs], abs=1)
-
-
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_videos_are_cut_as_pyscenedetect_cuts_them(name: str, tmp_path: Path) -> None:
     options = {"shots": SHOTS, **GENERATED[name]}
-    _assert_same(write_video(tmp_path / name, **options))
+    assert_same_cuts(write_video(tmp_path / name, **options))
 
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
 def test_real_clips_are_cut_as_pyscenedetect_cuts_them(name: str) -> None:
-    _assert_same(sample(name))
+    assert_same_cuts(sample(name))
 
 
 @pytest.mark.parametrize("threshold", [5.0, 15.0, 40.0])
 @pytest.mark.parametrize("min_scene_len", [0, 1, 40])
 def test_threshold_and_length_mean_the_same(threshold: float, min_scene_len: int) -> None:
-    _assert_same(sample("bikes.mp4"), threshold=threshold, min_scene_len=min_scene_len)
+    assert_same_cuts(sample("bikes.mp4"), threshold=threshold, min_scene_len=min_scene_len)
 
 
 @pytest.mark.parametrize("options", [{}, {"rotation": 90}, {"b_frames": 3}, {"colorspace": 1}])
 def test_scores_are_equal_to_the_last_bit(options: dict[str, Any], tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", (20, 20, 5), size=(640, 360), **options)
-    _, joined = _score(path)
+    _, joined = all_scores(path)
     manager = scenedetect.SceneManager(StatsManager())
     manager.add_detector(scenedetect.ContentDetector())
     video = scenedetect.open_video(str(path))
@@ -130,15 +105,15 @@ def test_scores_are_equal_to_the_last_bit(options: dict[str, Any], tmp_path: Pat
 
 def test_cuts_known_by_construction_are_found(tmp_path: Path) -> None:
     shots = (30, 25, 60, 16)
-    info, joined = _score(write_video(tmp_path / "video.mp4", shots, b_frames=2))
-    scenes = _scenes(info, joined)
+    info, joined = all_scores(write_video(tmp_path / "video.mp4", shots, b_frames=2))
+    scenes = scenes_of(info, joined)
     assert [(scene.start_frame, scene.end_frame) for scene in scenes] == cut_frames(shots)
 
 
 def test_scenes_follow_each_other_without_gap_to_the_end(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", SHOTS, pts=UNEVEN, time_base=Fraction(1, 90000))
-    info, joined = _score(path)
-    scenes = _scenes(info, joined)
+    info, joined = all_scores(path)
+    scenes = scenes_of(info, joined)
     assert scenes[0].start_pts == joined.pts[0]
     assert scenes[-1].end_pts == joined.end_pts == info.last_pts_end
     assert scenes[-1].end_frame == FRAMES
@@ -148,19 +123,19 @@ def test_scenes_follow_each_other_without_gap_to_the_end(tmp_path: Path) -> None
 
 
 def test_a_video_without_a_cut_is_one_scene(tmp_path: Path) -> None:
-    info, joined = _score(write_video(tmp_path / "video.mp4", (30,)))
-    assert [(s.start_frame, s.end_frame) for s in _scenes(info, joined)] == [(0, 30)]
+    info, joined = all_scores(write_video(tmp_path / "video.mp4", (30,)))
+    assert [(s.start_frame, s.end_frame) for s in scenes_of(info, joined)] == [(0, 30)]
 
 
 def test_no_frames_is_an_error_not_an_empty_list(tmp_path: Path) -> None:
-    info, _ = _score(write_video(tmp_path / "video.mp4", (5,)))
+    info, _ = all_scores(write_video(tmp_path / "video.mp4", (5,)))
     with pytest.raises(MediaError) as caught:
         detect_scenes(np.array([], np.int64), np.array([]), info, SplitByScene())
     assert caught.value.reason is MediaReason.NO_FRAMES
 
 
 def test_frames_that_share_a_time_give_no_empty_scene(tmp_path: Path) -> None:
-    info, _ = _score(write_video(tmp_path / "video.mp4", (5,)))
+    info, _ = all_scores(write_video(tmp_path / "video.mp4", (5,)))
     pts = np.array([0, 512, 512, 512, 1024])
     scores = np.array([0.0, 0.0, 0.0, 90.0, 90.0])
     scenes = detect_scenes(pts, scores, info, SplitByScene(min_scene_len=0), end_pts=1536)
