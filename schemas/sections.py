@@ -122,7 +122,8 @@ class FetchSettings(_Section):
     """What may be read, from where, and how much; everything else is refused."""
 
     file_roots: tuple[str, ...] = ()
-    """Folders under which ``file:`` URIs may point, after symbolic links are resolved."""
+    """Folders under which ``file:`` URIs may point, after symbolic links are resolved; relative
+    ones are from the working folder."""
     https_hosts: tuple[str, ...] = ()
     """Hosts of ``https:`` URIs; ``*.example.org`` takes in its subdomains, ``:8443`` at the end one
     port only. Name those that you depend on without a star: an outage is waited for only there."""

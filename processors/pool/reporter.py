@@ -95,8 +95,10 @@ class Reporter:
         return round((total - count) / max(now - then, 1e-3), 2)
 
     def _show(self, now: float, total: int, in_flight: int, last: bool) -> None:
+        # With nothing left to read, the one that is waited for is after the latest.
+        reading = min(self._status.snapshot, self._status.latest_snapshot)
         line = (
-            f"snapshot {self._status.snapshot} of {self._status.latest_snapshot}, "
+            f"snapshot {reading} of {self._status.latest_snapshot}, "
             f"in flight {in_flight}, kept {self._status.kept}, "
             f"rejected {self._status.rejected}, failed {self._status.failed}, "
             f"{self._status.clips_per_second:.1f} clips/s"
