@@ -84,6 +84,8 @@ def stack_settings(folder: Path) -> Settings:
         kafka={"dead_letter_topic": "dead-letters"},
         # A clip meets many faults, and none of them is its own.
         pool={"attempts": 100},
+        # So that what lasts for some seconds is of several segments.
+        decode={"segment_s": 2.0},
     )
 
 

@@ -33,7 +33,7 @@ def _fetcher(tmp_path: Path, server: Served, **settings: object) -> Fetcher:
         "attempts": 1,
     }
     scratch = tmp_path / "scratch"
-    return Fetcher(FetchSettings(**(defaults | settings)), scratch, keep_objects=True)
+    return Fetcher(FetchSettings(**(defaults | settings)), scratch, keep_for="enrichment")
 
 
 def _error(fetcher: Fetcher, uri: str, **arguments: str) -> MediaError:
