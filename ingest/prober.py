@@ -229,7 +229,8 @@ class Prober:
             queue.under_way -= 1
             now = time.monotonic()
             if isinstance(result, DependencyFault):
-                queue.waiting.appendleft(video)
+                # It may be a redirect that leads to a store that is out; the next may succeed.
+                queue.waiting.append(video)
                 self._waiting += 1
                 queue.failed(now)
                 if now - (queue.failing_since or now) >= self._patience_s:

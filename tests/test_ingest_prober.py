@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
@@ -26,36 +25,10 @@ from schemas.reasons import MediaReason
 from schemas.settings import DecodeSettings, FetchSettings
 from tests.conftest import wait_until
 from tests.media import sample
-from tests.servers import Answer, Served, answer, serve
+from tests.servers import Gate, Served, serve
 from tests.tcp_proxy import proxied
 
 AT_ONCE = 2
-
-
-class Gate:
-    """A page that answers once it is opened, and counts who waits for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._opened = threading.Event()
-        self.waiting = 0
-        self.most = 0
-        """Who ever waited at a time."""
-
-    def open(self) -> None:
-        self._opened.set()
-
-    def page(self, body: bytes) -> Answer:
-        def write(handler: BaseHTTPRequestHandler) -> None:
-            with self._lock:
-                self.waiting += 1
-                self.most = max(self.most, self.waiting)
-            self._opened.wait(60)
-            with self._lock:
-                self.waiting -= 1
-            answer(handler, 200, body)
-
-        return write
 
 
 @pytest.fixture(scope="module")
