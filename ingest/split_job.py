@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyflink.common import WatermarkStrategy
 from pyflink.common.typeinfo import Types
+from pyflink.datastream.connectors.number_seq import NumberSequenceSource
 
 from ingest import elements
 from ingest.flink_env import KEEP_CONSUMERS, LOOKUP, FlinkEnvironment, options_hint
@@ -22,7 +24,7 @@ from ingest.split_operators import (
     ScoreSegment,
     row_type,
 )
-from ingest.split_probe import TICKS_PER_S, FetchVideos, ReadVideos
+from ingest.split_probe import FetchVideos, ReadVideos, Tick
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 from schemas.tables import (
@@ -39,19 +41,18 @@ STATE_FORMAT = f"3.{elements.FORMAT}"
 
 CONSUMER_ID = "cliplake-split"
 DISCOVERY_INTERVAL = "500 ms"
-UIDS = ("split-read", "split-fetch", "split-score", "split-merge")
+UIDS = (
+    "split-read",
+    "split-numbers",
+    "split-clock",
+    "split-fetch",
+    "split-score",
+    "split-merge",
+)
 """Names under which the operators' state is found again; never reused for another purpose.
 ``split-probe`` is taken: it was one video after the other, without state."""
 _ALL = "all"
 """The key of all rows while they are fetched: Flink has state in Python for keyed streams only."""
-
-
-CLOCK = f"""
-    CREATE TEMPORARY TABLE clock (tick BOOLEAN) WITH (
-        'connector' = 'datagen', 'rows-per-second' = '{TICKS_PER_S}', 'scan.parallelism' = '1'
-    )
-"""
-"""Wakes the task that fetches, so that it passes on what has finished."""
 
 
 def options(settings: Settings) -> dict[str, str]:
@@ -77,8 +78,13 @@ def build(
     rows = tables.to_data_stream(tables.sql_query(source_query(environment.table("videos"))))
     videos = rows.flat_map(ReadVideos(new_state), output_type=Types.PICKLED_BYTE_ARRAY())
     videos.uid(UIDS[0]).name("read videos")
-    tables.execute_sql(CLOCK)
-    ticks = tables.to_data_stream(tables.sql_query("SELECT tick FROM clock"))
+    # Numbers without end, as slowly as they are let through: the table `datagen` would give those
+    # of a second all at once.
+    numbers = environment.streams.from_source(
+        NumberSequenceSource(0, 2**62), WatermarkStrategy.no_watermarks(), "numbers"
+    )
+    ticks = numbers.uid(UIDS[1]).map(Tick(), output_type=Types.LONG())
+    ticks.uid(UIDS[2]).name("clock")
     probed = (
         videos.key_by(_one_key, key_type=Types.STRING())
         .connect(ticks.key_by(_one_key, key_type=Types.STRING()))
@@ -87,15 +93,15 @@ def build(
             output_type=Types.PICKLED_BYTE_ARRAY(),
         )
     )
-    probed.uid(UIDS[1]).name("fetch and probe")
+    probed.uid(UIDS[3]).name("fetch and probe")
     segments = probed.rebalance().flat_map(
         ScoreSegment(fetch, decode, scratch_dir), output_type=Types.PICKLED_BYTE_ARRAY()
     )
-    segments.set_parallelism(settings.flink.parallelism).uid(UIDS[2]).name("score segment")
+    segments.set_parallelism(settings.flink.parallelism).uid(UIDS[4]).name("score segment")
     merged = segments.key_by(lambda part: part.row, key_type=Types.STRING()).process(
         MergeSegments(recipe), output_type=row_type(CLIPS)
     )
-    merged.set_parallelism(1).uid(UIDS[3]).name("merge segments")
+    merged.set_parallelism(1).uid(UIDS[5]).name("merge segments")
     for view, stream in (
         ("clips_rows", merged),
         ("failed_rows", merged.get_side_output(FAILED_TAG)),

@@ -11,6 +11,7 @@ the call belongs to, so that a restart finds rows without a timer, and waits for
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,12 @@ from typing import Any
 
 from pyflink.common import Row
 from pyflink.common.typeinfo import Types
-from pyflink.datastream import FlatMapFunction, KeyedCoProcessFunction, RuntimeContext
+from pyflink.datastream import (
+    FlatMapFunction,
+    KeyedCoProcessFunction,
+    MapFunction,
+    RuntimeContext,
+)
 from pyflink.datastream.state import MapStateDescriptor
 
 from ingest.done import DoneKeys, DoneRecords
@@ -40,9 +46,9 @@ from processors.failpoints import passing
 from processors.split import plan_segments
 from schemas.settings import DecodeSettings, FetchSettings
 
-TICKS_PER_S = 5
-"""Of the clock: what has finished is passed on as late as this at most."""
-_AT_ONCE_S = 1 / TICKS_PER_S
+_TICK_S = 0.2
+"""Between two ticks of the clock: what has finished is passed on as late as this at most."""
+_AT_ONCE_S = 0.2
 """How long a row's call waits for it if there is little to do: a small video nearby is then passed
 on by the call that brought it."""
 _FULL_S = 1.0
@@ -80,6 +86,14 @@ class DoneVideos:
         if video["replay_id"] is not None:
             return (video["kafka_partition"], video["kafka_offset"]) in self._replays
         return video["video_key"] in self._keys
+
+
+class Tick(MapFunction):  # type: ignore[misc]
+    """Lets numbers through one at a time: the clock's ticks. Between them a checkpoint passes."""
+
+    def map(self, value: int) -> int:
+        time.sleep(_TICK_S)
+        return value
 
 
 class FetchVideos(KeyedCoProcessFunction):  # type: ignore[misc]
@@ -126,7 +140,7 @@ class FetchVideos(KeyedCoProcessFunction):  # type: ignore[misc]
         yield from self._passed_on(videos, most)
 
     def process_element2(
-        self, value: Row, ctx: KeyedCoProcessFunction.Context
+        self, value: int, ctx: KeyedCoProcessFunction.Context
     ) -> Iterator[SegmentTask | FailedPart]:
         most = self._pace.begin(is_tick=True)
         yield from self._passed_on(self._in_hand(), most)
