@@ -160,8 +160,8 @@ def source_query(videos: str) -> str:
         "consumer.mode": "at-least-once",
         "consumer.ignore-progress": "true",
         "scan.parallelism": "1",
-        # Paimon's reader hands on a whole batch before a checkpoint may pass: of 1024 rows, and
-        # each of them a video that is fetched and probed before the next.
+        # Paimon's reader hands on a whole batch before a checkpoint may pass: of 1024 rows, which
+        # in a backlog are taken in a second each.
         "read.batch-size": "1",
     }
     return f"SELECT {', '.join(columns)} FROM {videos} {options_hint(hints)}"
