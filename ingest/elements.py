@@ -6,6 +6,7 @@ format cannot read elements that an older version left in a checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,15 +14,40 @@ from processors.errors import MediaError
 from processors.media.probe import VideoInfo
 from processors.split import Segment, SegmentScores
 
-FORMAT = 2
+FORMAT = 3
+
+VIDEO_COLUMNS = (
+    "video_key",
+    "video_id",
+    "uri",
+    "etag",
+    "kafka_topic",
+    "kafka_partition",
+    "kafka_offset",
+    "kafka_timestamp",
+    "replay_id",
+)
+"""What the operators are given of a row of `videos`."""
 
 PADDING_BYTES = 160 * 1024
-"""Room that an element takes up on its way to the workers that decode.
+"""Room that an element takes up on its way to the task that fetches, and to those that decode.
 
-A checkpoint's barrier waits behind the segments in the network buffers (10 of 32 KiB a channel
-by default), and Paimon's sink allows no barrier to overtake them. Unpadded, hundreds of segments
-would lie there, and a checkpoint take as long as decoding them; so it is two or three a worker.
+A checkpoint's barrier waits behind the elements in the network buffers (10 of 32 KiB a channel
+by default), and Paimon's sink allows no barrier to overtake them. Unpadded, hundreds would lie
+there, and a checkpoint take as long as decoding them; so it is two or three a worker.
 """
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """One row of `videos`, to be fetched and probed."""
+
+    video: dict[str, Any]
+    padding: bytes = b""
+
+    @property
+    def row(self) -> str:
+        return _row(self.video)
 
 
 @dataclass(frozen=True)
@@ -75,7 +101,16 @@ def _row(video: dict[str, Any]) -> str:
     return f"{video['video_key']}/{video['kafka_partition']}/{video['kafka_offset']}"
 
 
-Part = TypeVar("Part", SegmentTask, FailedPart)
+@dataclass(frozen=True)
+class VideoInHand:
+    """A row of `videos`, from when it was read until all that came of it was passed on."""
+
+    video: dict[str, Any]
+    left: Sequence[SegmentTask | FailedPart] | None = None
+    """What is still to be passed on, once a part of it was; until then it is made anew."""
+
+
+Part = TypeVar("Part", VideoTask, SegmentTask, FailedPart, SegmentTask | FailedPart)
 
 
 def segment_tasks(
@@ -87,7 +122,7 @@ def segment_tasks(
 
 
 def padded(part: Part) -> Part:
-    """As it goes to the workers that decode."""
+    """As it goes to the task that fetches, or to the workers that decode."""
     return replace(part, padding=bytes(PADDING_BYTES))
 
 

@@ -1,15 +1,18 @@
 """The job ``split``: rows of videos become rows of clips, or of failed_videos.
 
-``videos`` as a stream → probe (one worker) → segments, spread over the workers that decode and
-score them → merged by row of ``videos`` → SQL sinks. What the operators do is in
-`ingest.split_operators`. A replay is one more row of ``videos``, and goes the same way.
+``videos`` as a stream → fetched and probed (one task, several videos at once) → segments, spread
+over the workers that decode and score them → merged by row of ``videos`` → SQL sinks. What the
+operators do is in `ingest.split_probe` and `ingest.split_operators`. A replay is one more row of
+``videos``, and goes the same way.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pyflink.common import WatermarkStrategy
 from pyflink.common.typeinfo import Types
+from pyflink.datastream.connectors.number_seq import NumberSequenceSource
 
 from ingest import elements
 from ingest.flink_env import KEEP_CONSUMERS, LOOKUP, FlinkEnvironment, options_hint
@@ -17,12 +20,11 @@ from ingest.job_record import NewState
 from ingest.split_operators import (
     FAILED_TAG,
     RESOLVED_TAG,
-    VIDEO_COLUMNS,
     MergeSegments,
-    ProbeVideo,
     ScoreSegment,
     row_type,
 )
+from ingest.split_probe import FetchVideos, ReadVideos, Tick
 from schemas.recipe import Recipe
 from schemas.settings import Settings
 from schemas.tables import (
@@ -34,13 +36,23 @@ from schemas.tables import (
     Table,
 )
 
-STATE_FORMAT = f"2.{elements.FORMAT}"
+STATE_FORMAT = f"3.{elements.FORMAT}"
 """Raised when the operators of this job change so that an older checkpoint does not fit."""
 
 CONSUMER_ID = "cliplake-split"
 DISCOVERY_INTERVAL = "500 ms"
-UIDS = ("split-probe", "split-score", "split-merge")
-"""Names under which the operators' state is found again; never reused for another purpose."""
+UIDS = (
+    "split-read",
+    "split-numbers",
+    "split-clock",
+    "split-fetch",
+    "split-score",
+    "split-merge",
+)
+"""Names under which the operators' state is found again; never reused for another purpose.
+``split-probe`` is taken: it was one video after the other, without state."""
+_ALL = "all"
+"""The key of all rows while they are fetched: Flink has state in Python for keyed streams only."""
 
 
 def options(settings: Settings) -> dict[str, str]:
@@ -50,7 +62,8 @@ def options(settings: Settings) -> dict[str, str]:
         # A checkpoint waits for all elements of a bundle, and an element may take seconds.
         "python.fn-execution.bundle.size": "1",
         "python.fn-execution.bundle.time": "10",
-        # A video that is slow to fetch holds a checkpoint back; a timeout would only repeat it.
+        # A task that has to fetch a video to score it holds a checkpoint back; a timeout would only
+        # repeat it.
         "execution.checkpointing.timeout": f"{round(timeout_s)} s",
     }
 
@@ -62,20 +75,33 @@ def build(
     tables = environment.tables
     scratch_dir = str(settings.scratch_dir)
     fetch, decode = settings.fetch, settings.decode
-    videos = tables.to_data_stream(tables.sql_query(source_query(environment.table("videos"))))
-    probed = videos.flat_map(
-        ProbeVideo(fetch, decode, scratch_dir, new_state),
-        output_type=Types.PICKLED_BYTE_ARRAY(),
+    rows = tables.to_data_stream(tables.sql_query(source_query(environment.table("videos"))))
+    videos = rows.flat_map(ReadVideos(new_state), output_type=Types.PICKLED_BYTE_ARRAY())
+    videos.uid(UIDS[0]).name("read videos")
+    # Numbers without end, as slowly as they are let through: the table `datagen` would give those
+    # of a second all at once.
+    numbers = environment.streams.from_source(
+        NumberSequenceSource(0, 2**62), WatermarkStrategy.no_watermarks(), "numbers"
     )
-    probed.uid(UIDS[0]).name("fetch and probe")
+    ticks = numbers.uid(UIDS[1]).map(Tick(), output_type=Types.LONG())
+    ticks.uid(UIDS[2]).name("clock")
+    probed = (
+        videos.key_by(_one_key, key_type=Types.STRING())
+        .connect(ticks.key_by(_one_key, key_type=Types.STRING()))
+        .process(
+            FetchVideos(fetch, decode, scratch_dir, settings.flink.parallelism),
+            output_type=Types.PICKLED_BYTE_ARRAY(),
+        )
+    )
+    probed.uid(UIDS[3]).name("fetch and probe")
     segments = probed.rebalance().flat_map(
         ScoreSegment(fetch, decode, scratch_dir), output_type=Types.PICKLED_BYTE_ARRAY()
     )
-    segments.set_parallelism(settings.flink.parallelism).uid(UIDS[1]).name("score segment")
+    segments.set_parallelism(settings.flink.parallelism).uid(UIDS[4]).name("score segment")
     merged = segments.key_by(lambda part: part.row, key_type=Types.STRING()).process(
         MergeSegments(recipe), output_type=row_type(CLIPS)
     )
-    merged.set_parallelism(1).uid(UIDS[2]).name("merge segments")
+    merged.set_parallelism(1).uid(UIDS[5]).name("merge segments")
     for view, stream in (
         ("clips_rows", merged),
         ("failed_rows", merged.get_side_output(FAILED_TAG)),
@@ -91,6 +117,10 @@ def build(
         f"UNION ALL {resolved_query(failed)}"
     )
     return statements
+
+
+def _one_key(_: Any) -> str:
+    return _ALL
 
 
 def resolved_query(letters: str) -> str:
@@ -119,7 +149,8 @@ def source_query(videos: str) -> str:
     checkpoint pass between two rows instead of between two files.
     """
     columns = [
-        f"CAST({name} AS STRING)" if name == "kafka_timestamp" else name for name in VIDEO_COLUMNS
+        f"CAST({name} AS STRING)" if name == "kafka_timestamp" else name
+        for name in elements.VIDEO_COLUMNS
     ]
     hints = {
         "continuous.discovery-interval": DISCOVERY_INTERVAL,
@@ -129,8 +160,8 @@ def source_query(videos: str) -> str:
         "consumer.mode": "at-least-once",
         "consumer.ignore-progress": "true",
         "scan.parallelism": "1",
-        # Paimon's reader hands on a whole batch before a checkpoint may pass: of 1024 rows, and
-        # each of them a video that is fetched and probed before the next.
+        # Paimon's reader hands on a whole batch before a checkpoint may pass: of 1024 rows, which
+        # in a backlog are taken in a second each.
         "read.batch-size": "1",
     }
     return f"SELECT {', '.join(columns)} FROM {videos} {options_hint(hints)}"

@@ -1,6 +1,6 @@
-"""The split job's three operators in Python: probe a video, score a segment, merge the scores.
+"""The split job's operators behind those that fetch and probe: score a segment, merge the scores.
 
-Each keeps its own sandbox, so that a video that hangs or crashes a decoder costs itself only. A
+Each task has its own sandbox, so that a video that hangs or crashes a decoder costs itself only. A
 `MediaError` becomes a dead letter. Anything else that goes wrong outside of the sandbox is a
 fault of the surroundings: it fails the task, and Flink goes on from the last checkpoint. A store
 that is out or a full disk is first waited for here, for `PATIENCE_S`: a restart costs what the
@@ -26,36 +26,37 @@ from pyflink.datastream import (
 from pyflink.datastream.state import ListStateDescriptor
 from tenacity import (
     Retrying,
-    retry_if_exception,
     retry_if_exception_type,
-    stop_after_attempt,
     stop_after_delay,
     wait_exponential_jitter,
 )
 
-from ingest.done import DoneKeys, DoneRecords
 from ingest.elements import (
+    VIDEO_COLUMNS,
     FailedPart,
     ScoredSegment,
     SegmentTask,
     failed,
-    padded,
-    segment_tasks,
     unpadded,
 )
-from ingest.job_record import NewState
+from ingest.prober import (
+    FIRST_WAIT_S,
+    KEPT_FOR,
+    LONGEST_WAIT_S,
+    PATIENCE_S,
+    attempts_of,
+    retrying_decoders,
+)
 from processors.errors import DependencyFault, MediaError
 from processors.failpoints import passing
 from processors.fetch import Fetcher, LocalMedia
 from processors.fetch_problem import redact
-from processors.media.probe import VideoInfo, probe
 from processors.media.sandbox import Sandbox
 from processors.scenes import detect_scenes
 from processors.split import (
     SegmentScores,
     clip_rows,
     join_scores,
-    plan_segments,
     score_segment,
     segment_seconds,
 )
@@ -64,99 +65,8 @@ from schemas.recipe import Recipe
 from schemas.settings import DecodeSettings, FetchSettings
 from schemas.tables import CLIPS, FAILED_VIDEOS, KAFKA_COLUMN_NAMES, ColumnType, Table
 
-VIDEO_COLUMNS = (
-    "video_key",
-    "video_id",
-    "uri",
-    "etag",
-    "kafka_topic",
-    "kafka_partition",
-    "kafka_offset",
-    "kafka_timestamp",
-    "replay_id",
-)
-"""What the operators are given of a row of `videos`; the timestamp as text, in UTC."""
-
 RESOLVED_COLUMNS = ("video_key", *KAFKA_COLUMN_NAMES, "resolved_at")
 """Of a video that was split: what its row of `failed_videos` gets, if it has one."""
-
-ATTEMPTS = 2
-"""A decoder that dies is tried again in a fresh process before its video is blamed."""
-_TRIED_AGAIN = frozenset({MediaReason.DECODER_CRASHED, MediaReason.OUT_OF_MEMORY})
-# A deadline is generous already, and everything behind it waits: once is enough.
-
-PATIENCE_S = 10.0
-"""How long something that we depend on is waited for before the job starts anew; Flink does so
-after 0.5 s at first and 10 s at most, with nothing lost, until `fetch.outage_s` is over."""
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 2.0
-
-_PROBE_BYTES_PER_VIDEO_SECOND = 10_000_000
-"""Probing reads a file's packets and decodes next to nothing: its deadline grows with the size,
-as if this many bytes were a second of video."""
-
-
-class ProbeVideo(FlatMapFunction):  # type: ignore[misc]
-    """A row of `videos` → its segments, or a failure."""
-
-    def __init__(
-        self,
-        fetch: FetchSettings,
-        decode: DecodeSettings,
-        scratch_dir: str,
-        new_state: NewState | None,
-    ) -> None:
-        self._fetch = fetch
-        self._decode = decode
-        self._scratch_dir = scratch_dir
-        self._new_state = new_state
-
-    def open(self, runtime_context: RuntimeContext) -> None:
-        self._done: DoneVideos | None = None
-        if self._new_state is not None:
-            self._done = DoneVideos(self._new_state)
-        self._sandbox = Sandbox(self._decode)
-        self._fetcher = Fetcher(self._fetch, Path(self._scratch_dir))
-
-    def close(self) -> None:
-        self._sandbox.close()
-
-    def flat_map(self, value: Row) -> Iterator[SegmentTask | FailedPart]:
-        video: dict[str, Any] = dict(zip(VIDEO_COLUMNS, value, strict=True))
-        if self._done is not None and self._done.holds(video):
-            return
-        if text := video["kafka_timestamp"]:
-            video["kafka_timestamp"] = datetime.fromisoformat(text).replace(tzinfo=UTC)
-        retrying = _retrying()
-        try:
-            with ExitStack() as stack:
-                media = _fetched(self._fetcher, stack, video["uri"])
-                info = retrying(self._probe, media)
-                sha256 = media.sha256
-        except MediaError as error:
-            yield padded(failed(video, error, stage="fetch", attempts=_attempts(retrying)))
-            return
-        passing("probe.done")
-        segments = plan_segments(info, self._decode.segment_s)
-        for task in segment_tasks(video, info, segments, sha256):
-            yield padded(task)
-
-    def _probe(self, media: LocalMedia) -> VideoInfo:
-        deadline = self._sandbox.deadline_for(media.size / _PROBE_BYTES_PER_VIDEO_SECOND)
-        return self._sandbox.run(probe, str(media.path), deadline_s=deadline, stage="probe")
-
-
-class DoneVideos:
-    """Which rows of `videos` were done before the job was started with new state."""
-
-    def __init__(self, new_state: NewState) -> None:
-        self._keys = DoneKeys(new_state.keys_file)
-        self._replays = DoneRecords(new_state.records_file)
-
-    def holds(self, video: dict[str, Any]) -> bool:
-        if video["replay_id"] is not None:
-            return (video["kafka_partition"], video["kafka_offset"]) in self._replays
-        return video["video_key"] in self._keys
 
 
 class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
@@ -169,7 +79,9 @@ class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
 
     def open(self, runtime_context: RuntimeContext) -> None:
         self._sandbox = Sandbox(self._decode)
-        self._held = _HeldMedia(Fetcher(self._fetch, Path(self._scratch_dir)))
+        # Where it was probed on this machine the video is still there.
+        fetcher = Fetcher(self._fetch, Path(self._scratch_dir), keep_for=KEPT_FOR)
+        self._held = _HeldMedia(fetcher)
 
     def close(self) -> None:
         self._held.close()
@@ -179,12 +91,12 @@ class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
         if isinstance(value, FailedPart):
             yield unpadded(value)
             return
-        retrying = _retrying()
+        retrying = retrying_decoders()
         try:
             media = self._held.media(value)
             scores = retrying(self._score, media, value)
         except MediaError as error:
-            count, attempts = value.segment.count, _attempts(retrying)
+            count, attempts = value.segment.count, attempts_of(retrying)
             yield failed(value.video, error, stage="split", count=count, attempts=attempts)
             return
         passing("split.segment_scored")
@@ -269,20 +181,28 @@ class _HeldMedia:
         self._fetcher = fetcher
         self._stack = ExitStack()
         self._of: tuple[str, str] | None = None
+        self._is_all = False
         self._media: LocalMedia | None = None
 
     def media(self, task: SegmentTask) -> LocalMedia:
         """The task's video; `MediaError` if it cannot be had, or is not what was probed."""
         wanted = (task.video["uri"], task.content_sha256)
         if self._media is None or self._of != wanted:
-            self.close()
+            self._let_go()
+            self._of, self._is_all = wanted, task.segment.count == 1
             self._media = _fetched(self._fetcher, self._stack, *wanted)
-            self._of = wanted
         return self._media
 
     def close(self) -> None:
+        self._let_go()
+        self._fetcher.close()
+
+    def _let_go(self) -> None:
         self._media = None
         self._stack.close()
+        if self._of is not None and self._is_all:
+            # There is no other segment for which it would be kept.
+            self._fetcher.drop(*self._of)
 
 
 def _fetched(fetcher: Fetcher, stack: ExitStack, uri: str, sha256: str | None = None) -> LocalMedia:
@@ -290,7 +210,7 @@ def _fetched(fetcher: Fetcher, stack: ExitStack, uri: str, sha256: str | None = 
     waiting = Retrying(
         retry=retry_if_exception_type(DependencyFault),
         stop=stop_after_delay(PATIENCE_S),
-        wait=wait_exponential_jitter(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+        wait=wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
         reraise=True,
     )
     return waiting(lambda: stack.enter_context(fetcher.fetch(uri, expected_sha256=sha256)))
@@ -336,17 +256,3 @@ def _failed_row(part: FailedPart) -> dict[str, Any]:
         "failed_at": datetime.now(UTC),
         "resolved_at": None,
     }
-
-
-def _retrying() -> Retrying:
-    return Retrying(
-        retry=retry_if_exception(
-            lambda error: isinstance(error, MediaError) and error.reason in _TRIED_AGAIN
-        ),
-        stop=stop_after_attempt(ATTEMPTS),
-        reraise=True,
-    )
-
-
-def _attempts(retrying: Retrying) -> int:
-    return int(retrying.statistics.get("attempt_number", 1))

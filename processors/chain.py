@@ -113,7 +113,9 @@ class EnrichmentChain:
             sandbox = Sandbox(self._settings.decode, modules=plan.modules)
             self._sandboxes.append(sandbox)
             self._decoders.put(ClipDecoder(sandbox, plan))
-        self._fetcher = Fetcher(self._settings.fetch, self._settings.scratch_dir, keep_objects=True)
+        self._fetcher = Fetcher(
+            self._settings.fetch, self._settings.scratch_dir, keep_for="enrichment"
+        )
         wanted = reduce(or_, (stage.files() for stage in stages.values()), FileRequest())
         if wanted:
             settings = self._settings

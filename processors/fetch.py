@@ -29,7 +29,7 @@ from tenacity import (
 
 from processors.errors import MediaError
 from processors.failpoints import passing
-from processors.fetch_cache import Kept, ObjectCache
+from processors.fetch_cache import Kept, ObjectCache, Place
 from processors.fetch_http import HttpReader
 from processors.fetch_problem import Deadline, FetchProblem, redact
 from processors.fetch_s3 import S3Reader
@@ -61,14 +61,13 @@ class LocalMedia:
 class Fetcher:
     """Fetches under one set of rules; may be used by several threads at once."""
 
-    def __init__(
-        self, settings: FetchSettings, scratch_dir: Path, *, keep_objects: bool = False
-    ) -> None:
-        """``keep_objects``: whether objects whose hash is known are kept for further calls, of
-        other processes as well, and may be those that were kept; `close` removes them."""
+    def __init__(self, settings: FetchSettings, scratch_dir: Path, *, keep_for: str = "") -> None:
+        """``keep_for``: objects are kept under this name for further calls, of other processes as
+        well, and what was kept under it is used where the hash is known; `close` removes it. By
+        default nothing is kept."""
         self._settings = settings
-        self._cache = ObjectCache(scratch_dir, settings.cache_bytes)
-        self._keep_objects = keep_objects and settings.cache_bytes > 0
+        self._cache = ObjectCache(scratch_dir, settings.cache_bytes, keep_for)
+        self._keep_objects = bool(keep_for) and settings.cache_bytes > 0
         self._scratch = ScratchFolder(scratch_dir, self.give_room)
         self._roots = [
             Path(os.path.realpath(Path(root).expanduser())) for root in settings.file_roots
@@ -102,6 +101,11 @@ class Fetcher:
         """Remove a kept object for something that the scratch disk has no room for; False if
         there is none that may go."""
         return self._cache.give_room()
+
+    def drop(self, uri: str, sha256: str) -> None:
+        """Remove a kept object, unless it is in use: nobody will ask for it any more."""
+        if self._keep_objects:
+            self._cache.drop(uri, sha256)
 
     def close(self) -> None:
         """Remove the kept objects that nobody uses now, if it is us who keep any."""
@@ -153,9 +157,11 @@ class Fetcher:
         if parts.scheme == "file":
             return self._in_place(parts, cleanup)
         if parts.scheme in ("https", "http", "s3"):
-            if expected_sha256 is not None and self._keep_objects:
+            if not self._keep_objects:
+                return self._to_scratch(uri, parts, cleanup)
+            if expected_sha256 is not None:
                 return self._kept(uri, parts, expected_sha256, cleanup)
-            return self._to_scratch(uri, parts, cleanup)
+            return self._keep(uri, self._to_scratch(uri, parts, cleanup), cleanup)
         raise FetchProblem(
             MediaReason.URI_NOT_ALLOWED,
             f"scheme {parts.scheme or 'none'} is not fetched; file, https and s3 are",
@@ -261,6 +267,15 @@ class Fetcher:
             if media.size and media.sha256 == sha256 and place.keep(media.path):
                 media = replace(media, path=place.path)
             return media
+
+    def _keep(self, uri: str, media: LocalMedia, cleanup: contextlib.ExitStack) -> LocalMedia:
+        """What was fetched to learn its hash, kept for those who will ask for it by that."""
+        found = self._cache.find(uri, media.sha256, 0.0, cleanup)
+        if isinstance(found, Place):
+            with found as place:
+                if media.size and place.keep(media.path):
+                    return replace(media, path=place.path)
+        return media
 
     def _to_scratch(
         self, uri: str, parts: SplitResult, cleanup: contextlib.ExitStack

@@ -1,9 +1,11 @@
-"""Objects that this machine keeps for further clips of their video, so that it fetches each once.
+"""Objects that this machine keeps for further work on their video, so that it fetches each once.
 
 An entry is a file of the scratch folder whose name says what it is of. While somebody fetches the
 object it is empty and locked by them; then the whole file, whose hash is right, takes its place by
 a rename. So no half file can be taken for a whole one, and whoever is killed leaves an empty one
 without a lock. An entry in use is locked as well, by each who uses it, and is not removed.
+What is kept for one purpose serves no other: the enrichment fetches what the split had as well, and
+so notices a source that changed.
 What goes wrong here costs no more than the fetch that it would have saved: no error leaves it.
 """
 
@@ -55,10 +57,14 @@ class _Entry:
 class ObjectCache:
     """The entries of one scratch folder; several threads and processes may use it."""
 
-    def __init__(self, scratch_dir: Path, max_bytes: int) -> None:
-        """``max_bytes``: of all entries together, which never have more than half of the room
-        that there would be without them either."""
+    def __init__(self, scratch_dir: Path, max_bytes: int, purpose: str = "") -> None:
+        """``max_bytes``: of all entries together, whatever they are kept for; they never have more
+        than half of the room that there would be without them either.
+
+        ``purpose``: what entries are kept for; by default any, of a cache that only removes them.
+        """
         self._folder = scratch_dir
+        self._prefix = f"{_PREFIX}{purpose}-" if purpose else _PREFIX
         self._max_bytes = max_bytes
         self._verified: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
@@ -80,14 +86,19 @@ class ObjectCache:
         """Remove the entry that was used longest ago; False if there is none that may go."""
         return any(_drop(entry.path) for entry in self._entries() if entry.size)
 
+    def drop(self, uri: str, sha256: str) -> None:
+        """Remove an entry, unless it is in use."""
+        _drop(self._path(uri, sha256))
+
     def close(self) -> None:
-        """Remove all entries that nobody uses now."""
+        """Remove all entries of our purpose that nobody uses now."""
         with self._lock:
             timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
         for entry in self._entries():
-            _drop(entry.path)
+            if entry.path.name.startswith(self._prefix):
+                _drop(entry.path)
 
     def keep(self, file: Path, path: Path) -> bool:
         """Move a whole file into its place, if there is room for it; for whoever has the place."""
@@ -106,7 +117,7 @@ class ObjectCache:
     def _path(self, uri: str, sha256: str) -> Path:
         # Where the object is from counts as well: the same bytes elsewhere are another store's.
         name = hashlib.sha256(f"{sha256} {uri}".encode(errors="surrogatepass")).hexdigest()
-        return self._folder / (_PREFIX + name)
+        return self._folder / (self._prefix + name)
 
     def _find(
         self, path: Path, sha256: str, wait_s: float, cleanup: ExitStack

@@ -13,7 +13,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urljoin
 
@@ -23,6 +22,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 
+from processors.allowed_hosts import PORTS, AllowedHost, host_of, port_of
 from processors.fetch_problem import Deadline, FetchProblem
 from processors.stores import Stores, blaming
 from schemas.reasons import MediaReason
@@ -33,7 +33,6 @@ _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _WORTH_RETRYING = frozenset({408, 425, 429})
-_PORTS = {"https": 443, "http": 80}
 
 
 class HttpReader:
@@ -42,7 +41,7 @@ class HttpReader:
     def __init__(self, settings: FetchSettings, stores: Stores) -> None:
         self._settings = settings
         self._stores = stores
-        self._hosts = [_AllowedHost.of(entry) for entry in settings.https_hosts]
+        self._hosts = [AllowedHost.of(entry) for entry in settings.https_hosts]
 
     def chunks(self, uri: str, deadline: Deadline) -> Generator[bytes, None, None]:
         """The object's bytes, in pieces as they come.
@@ -125,9 +124,9 @@ class HttpReader:
             raise FetchProblem(
                 MediaReason.URI_NOT_ALLOWED, "http is off (fetch.allow_http); use https"
             )
-        if url.scheme not in _PORTS:
+        if url.scheme not in PORTS:
             raise FetchProblem(MediaReason.URI_NOT_ALLOWED, f"scheme {url.scheme} is not fetched")
-        host, port = _host(url), _port(url)
+        host, port = host_of(url), port_of(url)
         if not any(entry.matches(host, port) for entry in self._hosts):
             allowed = ", ".join(self._settings.https_hosts) or "none is set"
             raise FetchProblem(
@@ -139,14 +138,14 @@ class HttpReader:
 
     def _store(self, url: Url) -> str | None:
         """The store that the host is, if we depend on it."""
-        host, port = _host(url), _port(url)
-        if not any(entry.names(host, port, _PORTS[str(url.scheme)]) for entry in self._hosts):
+        host, port = host_of(url), port_of(url)
+        if not any(entry.names(host, port, PORTS[str(url.scheme)]) for entry in self._hosts):
             return None
         return f"{url.scheme}://[{host}]:{port}" if ":" in host else f"{url.scheme}://{host}:{port}"
 
     def _request(self, url: Url, deadline: Deadline, cleanup: contextlib.ExitStack) -> HTTPResponse:
-        host, port = _host(url), _port(url)
-        default_port = port == _PORTS[str(url.scheme)]
+        host, port = host_of(url), port_of(url)
+        default_port = port == PORTS[str(url.scheme)]
         shown = f"[{host}]" if ":" in host else host
         with _as_problems(deadline):
             connection = self._connect(url, host, port, deadline)
@@ -261,45 +260,6 @@ _NOBODYS = tuple(
         "3fff::/20",
     )
 )
-
-
-def _host(url: Url) -> str:
-    return (url.host or "").strip("[]").rstrip(".").lower()
-
-
-def _port(url: Url) -> int:
-    return url.port or _PORTS[str(url.scheme)]
-
-
-@dataclass(frozen=True)
-class _AllowedHost:
-    """One of ``fetch.https_hosts``."""
-
-    host: str
-    """Without its star."""
-    subdomains: bool
-    port: int | None
-    """None: any."""
-
-    @classmethod
-    def of(cls, entry: str) -> _AllowedHost:
-        head, colon, tail = entry.rpartition(":")
-        if not (colon and tail.isdigit() and (":" not in head or head.endswith("]"))):
-            head, tail = entry, ""
-        host = head.strip("[]").rstrip(".").lower()
-        return cls(host.removeprefix("*"), host.startswith("*."), int(tail) if tail else None)
-
-    def matches(self, host: str, port: int) -> bool:
-        if self.port not in (None, port):
-            return False
-        if self.subdomains:
-            return host.endswith(self.host) and host != self.host
-        return host == self.host
-
-    def names(self, host: str, port: int, default_port: int) -> bool:
-        """Whether it means this host and this port, and no other."""
-        named = (self.port or default_port) == port
-        return named and not self.subdomains and self.matches(host, port)
 
 
 def _check_response(response: HTTPResponse) -> None:

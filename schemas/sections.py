@@ -145,6 +145,9 @@ class FetchSettings(_Section):
     """Total time for one object, all attempts together."""
     attempts: Annotated[int, Field(ge=1)] = 3
     """Attempts at one object, with growing pauses."""
+    at_once: Annotated[int, Field(ge=1)] = 4
+    """Videos of one store (bucket, host or folder) that the split fetches and probes at a time; of
+    all stores together four times as many."""
     outage_s: Seconds = 3600.0
     """A store that is out for longer costs its videos and clips, until it answers again."""
     cache_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30

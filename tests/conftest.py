@@ -17,9 +17,10 @@ from deploy.local.state import StateFolder
 from processors.failpoints import VARIABLE
 from processors.models import chat_server
 from processors.pool.cluster import prepare_environment, ray_session
-from schemas.settings import CHECKOUT, Settings
+from schemas.settings import Settings
 from tests.chat_model import ChatModel
 from tests.free_ports import free_port_settings
+from tests.media import SAMPLES
 
 # Read when the hub's client is imported: no test reaches for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -70,7 +71,7 @@ def local_settings(folder: Path, **sections: dict[str, object]) -> Settings:
     """Settings of a stack in ``folder`` on free ports, that may read ``folder`` and the samples."""
     ours: dict[str, dict[str, object]] = {
         "flink": {"parallelism": 2, "checkpoint_interval_s": 1.0},
-        "fetch": {"file_roots": [str(folder), str(CHECKOUT / ".cache" / "samples")]},
+        "fetch": {"file_roots": [str(folder), str(SAMPLES)]},
     }
     return free_port_settings(folder, ours, sections)
 
@@ -84,7 +85,23 @@ def stack_settings(folder: Path) -> Settings:
         kafka={"dead_letter_topic": "dead-letters"},
         # A clip meets many faults, and none of them is its own.
         pool={"attempts": 100},
+        # A server of the test's own, and a folder of a file server's that may go away.
+        fetch={
+            "file_roots": [str(folder), str(SAMPLES), str(file_server(folder))],
+            "https_hosts": ["127.0.0.1"],
+            "allow_http": True,
+            "allow_private_addresses": True,
+            # Longer than any of them hangs.
+            "read_timeout_s": 200.0,
+        },
+        # A video of some seconds has more segments than are passed on in one call.
+        decode={"segment_s": 0.9},
     )
+
+
+def file_server(folder: Path) -> Path:
+    """Where a stack in ``folder`` may read videos as well, if it is there."""
+    return folder.with_name(f"{folder.name}-server")
 
 
 def failpoint_folder(folder: Path) -> Path:

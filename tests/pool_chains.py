@@ -91,7 +91,7 @@ class Fetching(Scripted):
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
         super().__init__(recipe, settings)
-        self._fetcher = Fetcher(settings.fetch, settings.scratch_dir, keep_objects=True)
+        self._fetcher = Fetcher(settings.fetch, settings.scratch_dir, keep_for="enrichment")
 
     def close(self) -> None:
         self._fetcher.close()

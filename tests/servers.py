@@ -118,3 +118,29 @@ def failing_first(times: int, then: bytes, status: int = 503) -> Answer:
         answer(handler, status if left[0] >= 0 else 200, b"" if left[0] >= 0 else then)
 
     return write
+
+
+class Gate:
+    """A page that answers once it is opened, and counts who waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened = threading.Event()
+        self.waiting = 0
+        self.most = 0
+        """Who ever waited at a time."""
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def page(self, body: bytes) -> Answer:
+        def write(handler: BaseHTTPRequestHandler) -> None:
+            with self._lock:
+                self.waiting += 1
+                self.most = max(self.most, self.waiting)
+            self._opened.wait(300)
+            with self._lock:
+                self.waiting -= 1
+            answer(handler, 200, body)
+
+        return write

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,17 +18,21 @@ from typing import Any
 import psutil
 import pytest
 
+from deploy.local.flink_cluster import taskmanagers
 from deploy.local.stack import Stack
 from ingest.client import jobs, stop_jobs, submit_jobs
 from ingest.job_names import flink_name
 from ingest.producer import Producer
 from ingest.recovery import job_folder, newest_checkpoint
-from ingest.rest import FlinkRest
+from ingest.rest import FlinkRest, JobStatus
 from ingest.topic import topic_offsets
+from processors.failpoints import arm, hits
 from processors.pool.lake import Lake
 from schemas.problems import ConfigError
 from schemas.settings import Settings, dump_settings
+from tests.conftest import file_server
 from tests.media import write_video
+from tests.servers import Gate, serve
 
 pytestmark = pytest.mark.e2e
 
@@ -70,6 +76,20 @@ def is_all_recorded(settings: Settings) -> bool:
 def is_split(settings: Settings, wanted: set[str]) -> bool:
     done = {*keys(settings, "clips", wanted), *keys(settings, "failed_videos", wanted)}
     return done == wanted
+
+
+def written(settings: Settings, table: str, after: int) -> int:
+    """Rows that were written to a table since a snapshot, each as often as it was."""
+    lake = Lake(settings)
+    manager = lake.table(table).snapshot_manager()
+    numbers = range(after + 1, (lake.latest_snapshot_id(table) or 0) + 1)
+    found = [manager.get_snapshot_by_id(number) for number in numbers]
+    assert all(found), "a snapshot has expired"
+    return sum(one.delta_record_count for one in found if one.commit_kind == "APPEND")
+
+
+def split_status(settings: Settings) -> JobStatus:
+    return FlinkRest(settings).status(flink_name(settings, "split"))
 
 
 def new_id() -> str:
@@ -162,6 +182,108 @@ def test_arrivals_go_on_with_more_tasks_and_fewer(stack: Stack) -> None:
         until(lambda: is_all_recorded(settings))
         assert keys(settings, "videos", set(sent)) == sorted(sent)
         assert keys(settings, "repeats", set(sent)) == sorted(sent[:-1])
+
+
+def test_a_video_that_hangs_holds_up_neither_others_nor_a_checkpoint(
+    stack: Stack, tmp_path: Path
+) -> None:
+    settings = stack.settings
+    folder = settings.state_dir.parent
+    body = write_video(tmp_path / "v.mp4", SHOTS).read_bytes()
+    gate = Gate()
+    with serve({"/slow.mp4": gate.page(body), "/near.mp4": body}) as server:
+        with Producer(settings) as producer:
+            slow = producer.send(f"{server.url}/slow.mp4", video_id=new_id())
+        until(lambda: gate.waiting == 1)
+        before = split_status(settings).checkpoints_completed
+        others = [f"{server.url}/near.mp4", write_video(folder / f"{new_id()}.mp4", SHOTS).as_uri()]
+        with Producer(settings) as producer:
+            sent = {producer.send(uri, video_id=new_id()) for uri in others}
+        until(lambda: is_split(settings, sent))
+        assert len(keys(settings, "clips", sent)) == len(SHOTS) * 2
+        until(lambda: split_status(settings).checkpoints_completed > before + 1)
+        assert gate.waiting == 1
+        assert not is_split(settings, {slow})
+        gate.open()
+        until(lambda: is_split(settings, {slow}))
+        until(lambda: keys(settings, "enriched_clips", sent | {slow}).count(slow) == len(SHOTS))
+
+
+def test_what_is_being_fetched_when_the_job_is_killed_or_stopped_is_split_once(
+    stack: Stack, tmp_path: Path
+) -> None:
+    settings = stack.settings
+    shots = (60, 55, 60, 70)
+    body = write_video(tmp_path / "v.mp4", shots).read_bytes()
+    gate = Gate()
+    uris = [f"/{number}.mp4" for number in range(3)]
+    with serve({uri: gate.page(body) for uri in uris}) as server:
+        snapshot = Lake(settings).latest_snapshot_id("clips") or 0
+        with Producer(settings) as producer:
+            sent = {producer.send(server.url + uri, video_id=new_id()) for uri in uris}
+        until(lambda: len(server.requests) >= 3)
+        seen = split_status(settings).checkpoints_completed
+        until(lambda: split_status(settings).checkpoints_completed > seen + 1)
+        for name in taskmanagers(settings):
+            os.kill(stack.pids()[name], signal.SIGKILL)
+        # Of a row that is in no checkpoint any more, nobody would fetch anything again.
+        stack.watch(lambda: len(server.requests) >= 6)
+        stack.watch(lambda: all(job.ready for job in jobs(settings)))
+        seen = split_status(settings).checkpoints_completed
+        until(lambda: split_status(settings).checkpoints_completed > seen)
+        stop_jobs(settings)
+        submit_jobs(settings)
+        until(lambda: len(server.requests) >= 9)
+        gate.open()
+        until(lambda: is_split(settings, sent))
+        until(lambda: len(keys(settings, "enriched_clips", sent)) == len(shots) * 3)
+    assert len(keys(settings, "clips", sent)) == len(shots) * 3
+    assert written(settings, "clips", snapshot) == len(shots) * 3
+    assert keys(settings, "failed_videos", sent) == []
+
+
+def test_a_video_of_which_some_segments_were_passed_on_goes_on_with_the_rest(
+    stack: Stack,
+) -> None:
+    settings = stack.settings
+    folder = settings.state_dir.parent
+    shots = (60,) * 40
+    uri = write_video(folder / f"{new_id()}.mp4", shots, size=(160, 96)).as_uri()
+    snapshot = Lake(settings).latest_snapshot_id("clips") or 0
+    points = folder / "failpoints"
+    # A hundred segments, four in a call: checkpoints are taken between the first and the last.
+    for nth in (25, 10):
+        met = hits(points, "split.segment_scored")
+        arm(points, "split.segment_scored", nth=nth)
+        if nth == 25:
+            with Producer(settings) as producer:
+                key = producer.send(uri, video_id=new_id())
+        stack.watch(lambda met=met: hits(points, "split.segment_scored") > met)
+    stack.watch(lambda: is_split(settings, {key}))
+    stack.watch(lambda: len(keys(settings, "enriched_clips", {key})) == len(shots))
+    assert written(settings, "clips", snapshot) == len(shots)
+    assert keys(settings, "failed_videos", {key}) == []
+
+
+def test_a_store_that_is_out_starts_the_job_anew_until_it_is_back(stack: Stack) -> None:
+    settings = stack.settings
+    store = file_server(settings.state_dir.parent)
+    away = store.with_name(f"{store.name}-away")
+    away.mkdir()
+    write_video(away / "v.mp4", SHOTS)
+    snapshot = Lake(settings).latest_snapshot_id("clips") or 0
+    restarts = split_status(settings).restarts
+    with Producer(settings) as producer:
+        waiting = {producer.send(f"{store.as_uri()}/v.mp4", video_id=new_id()) for _ in range(9)}
+        near = write_video(settings.state_dir.parent / f"{new_id()}.mp4", SHOTS).as_uri()
+        other = {producer.send(near, video_id=new_id())}
+    until(lambda: split_status(settings).restarts > restarts)
+    until(lambda: is_split(settings, other))
+    assert keys(settings, "failed_videos", waiting) == []
+    away.rename(store)
+    until(lambda: is_split(settings, waiting))
+    assert keys(settings, "failed_videos", waiting | other) == []
+    assert written(settings, "clips", snapshot) == len(SHOTS) * 10
 
 
 def test_a_client_that_outlives_its_parent_and_another_one_submit_each_job_once(

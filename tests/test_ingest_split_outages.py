@@ -1,4 +1,7 @@
-"""The split while a store or the scratch disk is out: no dead letter, and no long wait."""
+"""Scoring while a store or the scratch disk is out: no dead letter, and no long wait.
+
+What fetching and probing does then is in `test_ingest_prober`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ from tests.media import SAMPLES
 from tests.servers import Served, serve
 from tests.tcp_proxy import TcpProxy, proxied
 
+BIKES = SAMPLES / "bikes.mp4"
+
 
 @pytest.fixture
 def server() -> Iterator[Served]:
-    with serve({"/bikes.mp4": (SAMPLES / "bikes.mp4").read_bytes()}) as served:
+    with serve({"/bikes.mp4": BIKES.read_bytes()}) as served:
         yield served
 
 
@@ -28,7 +33,7 @@ def proxy(server: Served) -> Iterator[TcpProxy]:
         yield running
 
 
-def _probe(scratch: Path, proxy: TcpProxy, *, patience_s: float = 1.0, **more: object) -> str:
+def _score(scratch: Path, proxy: TcpProxy, *, patience_s: float = 1.0, **more: object) -> str:
     """What the operator says of a video behind the proxy."""
     host = f"127.0.0.1:{proxy.port}"
     values: dict[str, object] = {
@@ -38,9 +43,9 @@ def _probe(scratch: Path, proxy: TcpProxy, *, patience_s: float = 1.0, **more: o
         "attempts": 1,
     }
     settings = FetchSettings(**(values | more)).model_dump_json()
-    command = (str(Settings().flink_python), "-m", "tests.split_probe_main")
+    command = (str(Settings().flink_python), "-m", "tests.split_score_main")
     done = subprocess.run(
-        [*command, settings, str(scratch), f"http://{host}/bikes.mp4", str(patience_s)],
+        [*command, settings, str(scratch), f"http://{host}/bikes.mp4", str(BIKES), str(patience_s)],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -55,11 +60,11 @@ def test_a_store_that_is_out_fails_the_task_and_not_the_video(
     tmp_path: Path, proxy: TcpProxy
 ) -> None:
     proxy.refuse()
-    assert _probe(tmp_path, proxy).startswith("StoreOut after ")
+    assert _score(tmp_path, proxy).startswith("StoreOut after ")
     # However often the job starts anew, in the end it goes on without the video.
-    assert _probe(tmp_path, proxy, outage_s=0.1) == "fetch_failed"
+    assert _score(tmp_path, proxy, outage_s=0.1) == "fetch_failed"
     proxy.mend()
-    assert _probe(tmp_path, proxy) == "probed"
+    assert _score(tmp_path, proxy) == "scored"
 
 
 def test_a_short_outage_is_waited_for_without_a_restart(tmp_path: Path, proxy: TcpProxy) -> None:
@@ -70,7 +75,7 @@ def test_a_short_outage_is_waited_for_without_a_restart(tmp_path: Path, proxy: T
     proxy.mode = "reset"
     mending = threading.Thread(target=mend_later)
     mending.start()
-    assert _probe(tmp_path, proxy, patience_s=60.0) == "probed"
+    assert _score(tmp_path, proxy, patience_s=60.0) == "scored"
     mending.join()
 
 
@@ -79,4 +84,4 @@ def test_a_scratch_folder_that_cannot_be_written_fails_the_task(
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.write_text("a file where the folder should be")
-    assert _probe(scratch, proxy).startswith("DependencyFault after ")
+    assert _score(scratch, proxy).startswith("DependencyFault after ")

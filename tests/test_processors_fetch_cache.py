@@ -54,7 +54,7 @@ def _settings(**settings: object) -> FetchSettings:
 
 def _fetcher(folder: Path, **settings: object) -> Fetcher:
     """One of its own, as each actor has."""
-    return Fetcher(_settings(**settings), folder / "scratch", keep_objects=True)
+    return Fetcher(_settings(**settings), folder / "scratch", keep_for="enrichment")
 
 
 def _fetched(fetcher: Fetcher, uri: str, body: bytes = BODY) -> int:
@@ -111,11 +111,41 @@ def test_what_is_fetched_is_in_use_until_its_first_user_is_done(
     assert not media.path.exists()
 
 
-def test_without_a_hash_or_with_no_bytes_to_keep_nothing_is_kept(
+def test_what_is_fetched_to_learn_its_hash_is_kept_under_it(
     tmp_path: Path, server: Served, fetcher: Fetcher
 ) -> None:
     uri = f"{server.url}/v.mp4"
-    with fetcher.fetch(uri):
+    for _ in range(2):
+        # Without a hash nobody can say that what is kept is still what is there.
+        with fetcher.fetch(uri) as media:
+            assert media.sha256 == SHA256
+            assert media.bytes_fetched == len(BODY)
+            _fetcher(tmp_path).close()
+            assert media.path.read_bytes() == BODY
+    assert _fetched(_fetcher(tmp_path), uri) == 0
+    assert len(server.requests) == 2
+    fetcher.drop(uri, SHA256)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_is_kept_for_the_split_serves_no_enrichment_and_is_not_its_to_remove(
+    tmp_path: Path, server: Served, fetcher: Fetcher
+) -> None:
+    uri = f"{server.url}/v.mp4"
+    splits = Fetcher(_settings(), tmp_path / "scratch", keep_for="split")
+    assert [_fetched(splits, uri), _fetched(fetcher, uri), _fetched(splits, uri)] == [
+        *(len(BODY), len(BODY), 0)
+    ]
+    fetcher.close()
+    assert [_fetched(splits, uri), _fetched(fetcher, uri)] == [0, len(BODY)]
+    # `forget` does not know whose videos these are.
+    fetch_cache.ObjectCache(tmp_path / "scratch", 0).close()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_with_no_name_or_no_bytes_to_keep_nothing_is_kept(tmp_path: Path, server: Served) -> None:
+    uri = f"{server.url}/v.mp4"
+    with _fetcher(tmp_path, cache_bytes=0).fetch(uri):
         pass
     assert [_fetched(_fetcher(tmp_path, cache_bytes=0), uri) for _ in range(2)] == [len(BODY)] * 2
     assert [_fetched(Fetcher(_settings(), tmp_path / "scratch"), uri) for _ in range(2)] == [
@@ -172,7 +202,7 @@ def test_who_may_wait_no_longer_fetches_for_itself(tmp_path: Path) -> None:
         first = threading.Thread(target=lambda: fetched.append(_fetched(_fetcher(tmp_path), uri)))
         first.start()
         wait_until(lambda: server.requests, 10)
-        cache = fetch_cache.ObjectCache(tmp_path / "scratch", 2**30)
+        cache = fetch_cache.ObjectCache(tmp_path / "scratch", 2**30, "enrichment")
         with ExitStack() as cleanup:
             assert cache.find(uri, SHA256, 0.2, cleanup) is None
         first.join()
@@ -255,7 +285,7 @@ def _in_a_process(folder: Path, uri: str, points: Path) -> subprocess.Popen[byte
         "import sys; from pathlib import Path; from processors.fetch import Fetcher;"
         "from schemas.settings import parse_settings_json;"
         "s = parse_settings_json(sys.argv[1], where='test');"
-        "f = Fetcher(s.fetch, Path(sys.argv[2]), keep_objects=True);"
+        "f = Fetcher(s.fetch, Path(sys.argv[2]), keep_for='enrichment');"
         "c = f.fetch(sys.argv[3], expected_sha256=sys.argv[4]); c.__enter__()"
     )
     return subprocess.Popen(

@@ -26,14 +26,14 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-def _fetcher(tmp_path: Path, server: Served, **settings: object) -> Fetcher:
+def _fetcher(tmp_path: Path, server: Served, *, keep_for: str = "", **settings: object) -> Fetcher:
     defaults: dict[str, object] = {
         "s3_buckets": ("Uploads.2026",),
         "s3_endpoint": server.url,
         "attempts": 1,
     }
     scratch = tmp_path / "scratch"
-    return Fetcher(FetchSettings(**(defaults | settings)), scratch, keep_objects=True)
+    return Fetcher(FetchSettings(**(defaults | settings)), scratch, keep_for=keep_for)
 
 
 def _error(fetcher: Fetcher, uri: str, **arguments: str) -> MediaError:
@@ -60,11 +60,13 @@ def test_an_object_is_fetched_once_for_the_clips_that_were_cut_from_it(tmp_path:
     sha256, uri = hashlib.sha256(BODY).hexdigest(), "s3://Uploads.2026/v.mp4"
     with serve({"/Uploads.2026/v.mp4": BODY}) as server:
         for fetched in (len(BODY), 0, 0):
-            with _fetcher(tmp_path, server).fetch(uri, expected_sha256=sha256) as media:
+            with _fetcher(tmp_path, server, keep_for="enrichment").fetch(
+                uri, expected_sha256=sha256
+            ) as media:
                 assert media.path.read_bytes() == BODY
                 assert media.bytes_fetched == fetched
         assert len(server.requests) == 1
-        other = _fetcher(tmp_path, server, s3_buckets=("other",))
+        other = _fetcher(tmp_path, server, keep_for="enrichment", s3_buckets=("other",))
         assert _error(other, uri, expected_sha256=sha256).reason is MediaReason.URI_NOT_ALLOWED
 
 

@@ -204,7 +204,7 @@ def test_a_full_disk_is_given_the_objects_that_are_kept_there_first(
     body = bytes(3 * one_clip)
     sha256 = hashlib.sha256(body).hexdigest()
     with serve({"/v.mp4": body}) as server:
-        fetcher = Fetcher(fetch, settings.scratch_dir, keep_objects=True)
+        fetcher = Fetcher(fetch, settings.scratch_dir, keep_for="enrichment")
         with fetcher.fetch(f"{server.url}/v.mp4", expected_sha256=sha256) as media:
             pass
     assert media.path.exists()
