@@ -85,14 +85,15 @@ def flink_parts(settings: Settings) -> list[Part]:
         name: str, jvm: tuple[str, ...], main: str, ready: Callable[[], bool], *more: str
     ) -> Part:
         log = settings.state_dir / "logs" / f"{name}.log"
-        logging = (
-            f"-Dlog4j2.configurationFile={home / 'conf' / 'log4j.properties'}",
-            f"-Dlog.file={log}",  # shown on the web page; it is written by our redirection
-        )
-        classpath = ["-cp", f"{home / 'lib'}/*", main, "--configDir", str(home / "conf")]
+        logging = f"-Dlog4j2.configurationFile={home / 'conf' / 'log4j.properties'}"
+        # Shown on the web page; our redirection writes it. As the JVM's property log.file it would
+        # also say where RocksDB logs: in files there that are named by its folder's whole path,
+        # which a restore with other tasks makes too long for a name.
+        shown = (f"-Dweb.log.path={log}", f"-Dtaskmanager.log.path={log}")
+        classpath = ["-cp", f"{home / 'lib'}/*", main, "--configDir", str(home / "conf"), *shown]
         return Part(
             name=name,
-            command=[java(), *jvm, *options, *logging, *classpath, *more],
+            command=[java(), *jvm, *options, logging, *classpath, *more],
             environment=_environment(package, home),
             log=log,
             cwd=home,
@@ -210,8 +211,6 @@ def cluster_options(settings: Settings, home: Path) -> dict[str, Any]:
         "heartbeat.interval": "2 s",
         "heartbeat.timeout": "20 s",
         "io.tmp.dirs": str(home / "tmp"),
-        # Else beside our logs, where each killed TaskManager leaves one more.
-        "state.backend.rocksdb.log.dir": str(home / "tmp"),
         "python.executable": python,
         "python.client.executable": python,
         "parallelism.default": settings.flink.parallelism,
