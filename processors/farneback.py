@@ -18,13 +18,12 @@ from processors import flow_kernels as kernels
 _COARSER_LEVELS = 3
 _SMALLEST_SIDE = 32
 """Pixels: no level is made that has fewer on a side, but for the picture itself."""
-_ROUNDS = 3
 _FADE = (0.14, 0.14, 0.4472, 0.4472, 0.4472)
 """What the outermost pixels count, from the edge inwards: their surroundings are made up."""
 
 
 class FarnebackFlow:
-    """The flow from each picture to the next; holds about 110 bytes a pixel.
+    """The flow from each picture to the next; holds about 70 bytes a pixel.
 
     The parameters are those of OpenCV's function: ``pyr_scale`` 0.5, ``levels`` 3, ``winsize`` 15,
     ``iterations`` 3, ``poly_n`` 5, ``poly_sigma`` 1.2 and no flags.
@@ -89,10 +88,10 @@ class _Level:
             np.empty(kernels.LANES * width, np.float32),
             np.empty((4, width), np.float32),
             np.empty(width, np.int32),
-            np.empty((channels, width + kernels.WINDOW), np.float64),
+            np.empty((kernels.ROUNDS, channels, width + kernels.WINDOW), np.float64),
             np.empty((channels, width), np.float64),
         )
-        self._equations = np.empty((height, channels, width), np.float32)
+        self._equations = np.empty((kernels.ROUNDS, kernels.KEPT_ROWS, channels, width), np.float32)
 
     def expand(self, pixels: NDArray[np.float32]) -> None:
         """Fit the polynomials of a picture, given at its own size."""
@@ -122,7 +121,7 @@ class _Level:
                 np.multiply(larger[..., axis], 2, out=flow[axis])
         kernels.refine(
             self._previous, self._current, flow, self._equations, self._fades, self._fade_of,
-            *self._room, _ROUNDS,
+            *self._room,
         )  # fmt: skip
         return flow
 

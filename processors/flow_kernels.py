@@ -30,6 +30,9 @@ REACH = 5
 _SIGMA = 1.2
 _HALF_WINDOW = 7
 WINDOW = 2 * _HALF_WINDOW + 1
+ROUNDS = 3
+KEPT_ROWS = WINDOW + 1
+"""Rows of equations that a round holds: its window's, and the one that has just left it."""
 
 
 def _weights() -> tuple[tuple[np.ndarray[Any, Any], ...], tuple[float, ...]]:
@@ -198,7 +201,7 @@ def unpack(packed: Any, planar: Any) -> None:
 
 @njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _equations_of_row(
-    y: Any, first: Any, second: Any, flow: Any, equations: Any, fade: Any,
+    y: Any, first: Any, second: Any, flow: Any, row: Any, fade: Any,
     sampled: Any, corners: Any, starts: Any,
 ) -> None:  # fmt: skip
     """What row ``y`` of the flow implies: of every pixel, the five numbers of its 2 × 2 system."""
@@ -229,8 +232,7 @@ def _equations_of_row(
             sampled, LANES * x, second, at, at + CHANNELS * width, w0[x], w1[x], w2[x], w3[x]
         )  # fmt: skip
     p0, p1, p2, p3, p4 = first[y, 0], first[y, 1], first[y, 2], first[y, 3], first[y, 4]
-    m0, m1, m2 = equations[y, 0], equations[y, 1], equations[y, 2]
-    m3, m4 = equations[y, 3], equations[y, 4]
+    m0, m1, m2, m3, m4 = row[0], row[1], row[2], row[3], row[4]
     for x in range(width):
         inside = starts[x] >= 0
         mixed = LANES * x
@@ -250,14 +252,26 @@ def _equations_of_row(
 
 
 @njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _slide(equations: Any, y: Any, columns: Any, windows: Any) -> None:
+def _start_window(rows: Any, height: Any, columns: Any) -> None:
+    """The window's columns as they are above the first row, edge rows repeated."""
+    for c in range(CHANNELS):
+        for x in range(rows.shape[2]):
+            total = np.float64(rows[0, c, x] * np.float32(_HALF_WINDOW + 2))
+            for k in range(1, _HALF_WINDOW):
+                total += rows[min(k, height - 1), c, x]
+            columns[c, x + _HALF_WINDOW + 1] = total
+
+
+@njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _slide(rows: Any, y: Any, height: Any, columns: Any, windows: Any) -> None:
     """Move the window down to row ``y`` and sum it around every pixel of the row."""
-    height, _, width = equations.shape
+    width = rows.shape[2]
     edge = _HALF_WINDOW + 1
-    enters, leaves = min(y + _HALF_WINDOW, height - 1), max(y - edge, 0)
+    enters = min(y + _HALF_WINDOW, height - 1) % KEPT_ROWS
+    leaves = max(y - edge, 0) % KEPT_ROWS
     for c in range(CHANNELS):
         column = columns[c]
-        new, old = equations[enters, c], equations[leaves, c]
+        new, old = rows[enters, c], rows[leaves, c]
         for x in range(width):
             column[x + edge] += np.float64(new[x] - old[x])
         for k in range(edge):
@@ -300,47 +314,42 @@ def _solve_row(windows: Any, flow: Any, y: Any) -> None:
 
 
 @_compiled(
-    "void(f4[:,:,::1], f4[::1], f4[:,:,::1], f4[:,:,::1], f4[:,::1], i8[::1], f4[::1], f4[:,::1],"
-    " i4[::1], f8[:,::1], f8[:,::1], i8)"
+    "void(f4[:,:,::1], f4[::1], f4[:,:,::1], f4[:,:,:,::1], f4[:,::1], i8[::1], f4[::1],"
+    " f4[:,::1], i4[::1], f8[:,:,::1], f8[:,::1])"
 )
 def refine(
     first: Any, second: Any, flow: Any, equations: Any, fades: Any, fade_of: Any,
-    sampled: Any, corners: Any, starts: Any, columns: Any, windows: Any, rounds: Any,
+    sampled: Any, corners: Any, starts: Any, columns: Any, windows: Any,
 ) -> None:  # fmt: skip
-    """Bring ``flow`` nearer to what moves the first picture onto the second, ``rounds`` times.
+    """Bring ``flow`` nearer to what moves the first picture onto the second, `ROUNDS` times.
 
     ``first`` is planar as from `unpack`, ``second`` packed as from `expand`; ``flow`` is float32
     ``[2, height, width]``, x then y. Row ``y`` of the picture is weighted by
     ``fades[fade_of[y]]``. The others are room to work in: ``equations``
-    ``[height, CHANNELS, width]``, ``sampled`` ``[LANES · width]``, ``corners`` ``[4, width]``,
-    ``starts`` ``[width]``, ``columns`` ``[CHANNELS, width + WINDOW]``, ``windows``
-    ``[CHANNELS, width]``.
+    ``[ROUNDS, KEPT_ROWS, CHANNELS, width]``, ``sampled`` ``[LANES · width]``, ``corners``
+    ``[4, width]``, ``starts`` ``[width]``, ``columns`` ``[ROUNDS, CHANNELS, width + WINDOW]``,
+    ``windows`` ``[CHANNELS, width]``.
+
+    The rounds go down the picture together, each as soon as the one before it lets it, so that
+    the rows in use stay in the processor's cache.
     """
-    height, _, width = first.shape
-    for y in range(height):
-        _equations_of_row(
-            y, first, second, flow, equations, fades[fade_of[y]], sampled, corners, starts
-        )  # fmt: skip
-    for done in range(rounds):
-        # The window's columns as they are above the first row, edge rows repeated.
-        for c in range(CHANNELS):
-            for x in range(width):
-                total = np.float64(equations[0, c, x] * np.float32(_HALF_WINDOW + 2))
-                for k in range(1, _HALF_WINDOW):
-                    total += equations[min(k, height - 1), c, x]
-                columns[c, x + _HALF_WINDOW + 1] = total
-        for y in range(height):
-            _slide(equations, y, columns, windows)
+    height = first.shape[0]
+    for step in range(height + ROUNDS * _HALF_WINDOW):
+        if step < height:
+            _equations_of_row(
+                step, first, second, flow, equations[0, step % KEPT_ROWS], fades[fade_of[step]],
+                sampled, corners, starts,
+            )  # fmt: skip
+        for done in range(ROUNDS):
+            y = step - (done + 1) * _HALF_WINDOW
+            if not 0 <= y < height:
+                continue
+            if y == 0:
+                _start_window(equations[done], height, columns[done])
+            _slide(equations[done], y, height, columns[done], windows)
             _solve_row(windows, flow, y)
-            # A row that no later window needs may be renewed while it is in the processor's cache.
-            behind = y - _HALF_WINDOW - 1
-            if done < rounds - 1 and behind >= 0:
+            if done + 1 < ROUNDS:
                 _equations_of_row(
-                    behind, first, second, flow, equations, fades[fade_of[behind]], sampled,
-                    corners, starts,
-                )  # fmt: skip
-        if done < rounds - 1:
-            for y in range(max(height - _HALF_WINDOW - 1, 0), height):
-                _equations_of_row(
-                    y, first, second, flow, equations, fades[fade_of[y]], sampled, corners, starts
+                    y, first, second, flow, equations[done + 1, y % KEPT_ROWS], fades[fade_of[y]],
+                    sampled, corners, starts,
                 )  # fmt: skip
