@@ -80,8 +80,10 @@ class _Level:
         self._sums = np.empty((3, width + 2 * reach), np.float32)
         self._planes = np.empty((channels, width), np.float32)
         self._previous = np.empty((height, channels, width), np.float32)
-        # Vectors read beyond the last pixel.
-        self._current = np.zeros(height * width * channels + kernels.LANES - channels, np.float32)
+        # Vectors read beyond the last pixel, and a row below it where the picture is one row.
+        self._current = np.zeros(
+            (height + 1) * width * channels + channels + kernels.LANES, np.float32
+        )
         self._flow = np.empty((2, height, width), np.float32)
         self._fades, self._fade_of = _fades(height, width)
         self._room = (

@@ -156,7 +156,8 @@ def expand(image: Any, sums: Any, planes: Any, packed: Any) -> None:
     """Fit a quadratic around every pixel.
 
     ``image`` is float32 ``[height + 2·REACH, width]``, its edge rows repeated above and below;
-    ``packed`` gets `CHANNELS` numbers a pixel, row by row, and has three more at its end.
+    ``packed`` gets `CHANNELS` numbers a pixel, row by row, and has room for one more row and a
+    vector at its end, which `_blend` may read and gives no share in anything.
     ``sums`` ``[3, width + 2·REACH]`` and ``planes`` ``[CHANNELS, width]`` are room to work in.
     """
     height, width = image.shape[0] - 2 * REACH, image.shape[1]
