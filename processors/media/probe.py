@@ -104,6 +104,10 @@ def _describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
         packets.add(packet)
         if rotation is None and packets.count <= _PACKETS_TO_FIRST_FRAME:
             rotation = _rotation_of(packet)
+    if packets.count == 0 and stream.frames:
+        # It ends right after a box: nothing else tells that there was to be more.
+        lost = f"the index names {stream.frames} frames, and the file ends before the first"
+        raise MediaError(MediaReason.TRUNCATED, lost, stage="probe")
     if packets.count == 0:
         raise MediaError(MediaReason.NO_FRAMES, "the video stream holds no frame", stage="probe")
     # A seek in AVI goes to a place in the file; what is shown there is known without B-frames only.
