@@ -71,7 +71,7 @@ $(STAMPS)/checked: deploy/local/check.sh
 	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/workers: requirements/workers.txt pyproject.toml | $(STAMPS)/checked
-	@echo "[2/5] .venv: command line, Ray and Paimon (0.2 GB to download)"
+	@echo "[2/5] .venv: command line, Ray and Paimon (0.5 GB to download)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) install -r requirements/workers.txt
 	@$(BIN)/python $(PIP) install --no-deps -e .
