@@ -27,7 +27,6 @@ STATE_FORMAT = "4"
 UNIQUE_TEXTS = {"parquet.enable.dictionary": "false"}
 """Keys, URIs and messages are all different: a dictionary of them is made, and thrown away."""
 
-
 SAME_IDS = {"sink.committer-operator-chaining": "false"}
 """One task would be chained to its committer, and several are not: the operators' ids, by which
 their state is found, would change with `flink.arrivals_parallelism`."""

@@ -1,8 +1,8 @@
 """Fetches and probes several videos at once, in threads of its own; knows nothing of Flink.
 
 Each store has its own queue and its own limit, so that one that is slow or out holds up its own
-videos only. What is finished waits here until it is asked for; nothing more is
-begun while much does. What is in hand when the process ends is lost, and whoever submitted it has
+videos only. What is finished waits here until it is asked for; nothing more is begun while much
+does. What is in hand when the process ends is lost, and whoever submitted it has
 to do so again.
 """
 
@@ -88,11 +88,13 @@ class _Queue:
     wait_s: float = 0.0
     try_at: float = 0.0
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float) -> float:
+        """The store has failed once more; for how many seconds it has."""
         if self.failing_since is None:
             self.failing_since = now
         self.wait_s = min(LONGEST_WAIT_S, 2 * self.wait_s or FIRST_WAIT_S)
         self.try_at = now + self.wait_s * random.uniform(0.5, 1.0)
+        return now - self.failing_since
 
     def succeeded(self) -> None:
         self.failing_since, self.wait_s, self.try_at = None, 0.0, 0.0
@@ -232,8 +234,7 @@ class Prober:
                 # It may be a redirect that leads to a store that is out; the next may succeed.
                 queue.waiting.append(video)
                 self._waiting += 1
-                queue.failed(now)
-                if now - (queue.failing_since or now) >= self._patience_s:
+                if queue.failed(now) >= self._patience_s:
                     self._fault = self._fault or result
             elif isinstance(result, BaseException):
                 self._fault = self._fault or result
