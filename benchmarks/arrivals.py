@@ -24,6 +24,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from benchmarks.cluster import FlinkCluster, benchmark_settings, flink_cluster
+from benchmarks.committed import committed
 from deploy.local.flink_cluster import ask_rest
 from ingest.client import submit_jobs
 from ingest.kafka_client import client_options
@@ -195,7 +196,7 @@ def measure(cluster: FlinkCluster, sent: Sent, warm_up: float) -> Result:
     moved_at = time.monotonic()
     while done < sent.messages:
         time.sleep(POLL_S)
-        now = sum(_rows(lake, table) for table in TABLES)
+        now = sum(committed(lake, table) for table in TABLES)
         if now >= warm_up * sent.messages and not warm_cpu:
             warm_cpu, warm_done = _cpu(cluster), now
             warm_commits = len(_commits(lake, "videos"))
@@ -239,13 +240,6 @@ def check(settings: Settings, sent: Sent) -> None:
     for key, message in zip(*(column.to_pylist() for column in videos.columns), strict=True):
         if parse_message(message)[0].video_key != key:
             raise SystemExit(f"wrong: video {key} has the message of another one: {message!r}")
-
-
-def _rows(lake: Lake, table: str) -> int:
-    """Rows so far. One file is read: the CPUs are the job's."""
-    handle = lake.table(table)
-    snapshot = handle.snapshot_manager().get_latest_snapshot()
-    return 0 if snapshot is None else int(snapshot.total_record_count)
 
 
 def _commits(lake: Lake, table: str) -> list[Commit]:

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from benchmarks import clips
+from benchmarks.committed import committed
 from processors.pool.cluster import prepare_environment
 from processors.pool.driver import Driver
 from processors.pool.lake import Lake
@@ -141,7 +142,7 @@ def _drive(folder: Path, frames: int) -> None:
 
 def _run(lake: Lake, options: argparse.Namespace, new: int) -> Figures:
     """Start the driver and watch it until it has nothing to do."""
-    before = _committed(lake)
+    before = committed(lake, "enriched_clips")
     commits = lake.latest_snapshot_id("enriched_clips") or 0
     load = os.getloadavg()[0]
     log = options.folder / "driver.log"
@@ -192,7 +193,13 @@ def _samples(
             others = max(others, now)
         except psutil.NoSuchProcess:
             break
-        last = Sample(time.time() - started, _committed(lake) - before, own, others, rss / 1e6)
+        last = Sample(
+            time.time() - started,
+            committed(lake, "enriched_clips") - before,
+            own,
+            others,
+            rss / 1e6,
+        )
         yield last
         time.sleep(SAMPLE_S)
 
@@ -230,11 +237,6 @@ def _figures(
         load_before=loads[0],
         load_after=loads[1],
     )
-
-
-def _committed(lake: Lake) -> int:
-    snapshot: Any = lake.table("enriched_clips").snapshot_manager().get_latest_snapshot()
-    return 0 if snapshot is None else int(snapshot.total_record_count)
 
 
 def _moment(log: Path, what: str) -> float:
