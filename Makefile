@@ -14,6 +14,8 @@ CHAOS ?=
 BENCH ?=
 
 STAMPS := .cache/stamps
+# Loops that numba compiles, once a machine.
+KERNELS := processors/compiled.py processors/flow_kernels.py processors/media/plane_kernels.py
 BIN := .venv/bin
 # pip shows its progress on a terminal, and only trouble elsewhere.
 PIP := -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -97,9 +99,9 @@ $(STAMPS)/assets: requirements/assets.txt deploy/local/assets.py | $(STAMPS)/wor
 	@$(BIN)/python -m deploy.local.assets .cache/wheels .cache
 	@touch $@
 
-$(STAMPS)/kernels: processors/flow_kernels.py | $(STAMPS)/workers
-	@echo "[+] compiling the loops of the optical flow"
-	@$(BIN)/python -c "import processors.flow_kernels"
+$(STAMPS)/kernels: $(KERNELS) | $(STAMPS)/workers
+	@echo "[+] compiling the loops that compare frames and measure flow"
+	@$(BIN)/python -c "import processors.flow_kernels, processors.media.plane_kernels"
 	@touch $@
 
 $(STAMPS)/models: requirements/models.txt | $(STAMPS)/workers

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.inputs import Video, cut
 from benchmarks.runs import Job
 from processors.media.sandbox import Sandbox
-from processors.split import split_video
+from processors.split import MODULES, split_video
 from schemas.operators import SplitByScene
 from schemas.settings import DecodeSettings
 from tests.servers import Served, serve
@@ -97,7 +97,7 @@ def make_clips(videos: Sequence[Video], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     clips = []
     settings = DecodeSettings(deadline_base_s=_DEADLINE_S)
-    with Sandbox(settings) as sandbox:
+    with Sandbox(settings, modules=MODULES) as sandbox:
         for video in videos:
             scenes = split_video(video.path, video.info, SplitByScene(), settings, sandbox)
             for number, scene in enumerate(scenes):

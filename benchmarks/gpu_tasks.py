@@ -160,9 +160,10 @@ def _start_splitter(recipe: Recipe, settings: Settings) -> None:
     global _splitter
     from processors.fetch import Fetcher
     from processors.media.sandbox import Sandbox
+    from processors.split import MODULES
 
     fetcher = Fetcher(settings.fetch, settings.scratch_dir)
-    _splitter = (recipe, settings, fetcher, Sandbox(settings.decode))
+    _splitter = (recipe, settings, fetcher, Sandbox(settings.decode, modules=MODULES))
 
 
 def _split(uri: str) -> list[dict[str, Any]]:

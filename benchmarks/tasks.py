@@ -59,12 +59,12 @@ def split(job: dict[str, Any], meter: Meter) -> Any:
     """Our split as the pipeline runs it: probe and segments in the limited child process."""
     from processors.media.probe import probe
     from processors.media.sandbox import Sandbox
-    from processors.split import split_video
+    from processors.split import MODULES, split_video
     from schemas.operators import SplitByScene
     from schemas.settings import DecodeSettings
 
     settings = DecodeSettings(deadline_base_s=_DEADLINE_S)
-    with Sandbox(settings) as sandbox:
+    with Sandbox(settings, modules=MODULES) as sandbox:
 
         def starts(path: str) -> list[int]:
             info = sandbox.run(probe, path, deadline_s=_DEADLINE_S)
@@ -82,13 +82,13 @@ def split_stream(job: dict[str, Any], meter: Meter) -> Any:
     from processors.errors import MediaError
     from processors.media.probe import probe
     from processors.media.sandbox import Sandbox
-    from processors.split import split_video
+    from processors.split import MODULES, split_video
     from schemas.operators import SplitByScene
     from schemas.settings import DecodeSettings
 
     settings = DecodeSettings()
     counts = {"split": 0, "refused": 0}
-    with Sandbox(settings) as sandbox:
+    with Sandbox(settings, modules=MODULES) as sandbox:
 
         def take(path: str) -> None:
             deadline_s = sandbox.deadline_for(0)
@@ -133,9 +133,11 @@ def whole(job: dict[str, Any], meter: Meter) -> Any:
     """Ours from a URI to scores: fetched and split, fetched and enriched. Scores by clip."""
     from processors.fetch import Fetcher
     from processors.media.sandbox import Sandbox
+    from processors.split import MODULES
 
     uris, found = job["uris"], []
-    with _chain(job) as (chain, recipe), Sandbox(_settings(job).decode) as sandbox:
+    splitter = Sandbox(_settings(job).decode, modules=MODULES)
+    with _chain(job) as (chain, recipe), splitter as sandbox:
         chain.run([file_row(path, recipe) for path in job["clips"][:1]])
         sandbox.run(os.getpid, deadline_s=_DEADLINE_S)
         fetcher = Fetcher(_settings(job).fetch, Path(job["folder"]))

@@ -24,7 +24,14 @@ from processors.fetch import Fetcher
 from processors.media.probe import VideoInfo, probe
 from processors.media.sandbox import Sandbox
 from processors.scenes import detect_scenes
-from processors.split import clip_rows, join_scores, plan_segments, score_segment, segment_seconds
+from processors.split import (
+    MODULES,
+    clip_rows,
+    join_scores,
+    plan_segments,
+    score_segment,
+    segment_seconds,
+)
 from processors.timed import cpu_timed
 from schemas.ids import default_video_id, video_key
 from schemas.reasons import MediaReason
@@ -64,7 +71,7 @@ def measure(
     measured: dict[str, list[_Measured]] = {}
     try:
         chain.setup()
-        with Sandbox(settings.decode) as sandbox:
+        with Sandbox(settings.decode, modules=MODULES) as sandbox:
             for done, file in enumerate(files, start=1):
                 found = _measure_file(file.resolve(), recipe, settings, chain, sandbox)
                 measured.setdefault(found.resolution, []).append(found)

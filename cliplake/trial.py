@@ -20,7 +20,7 @@ from processors.errors import DependencyFault, MediaError
 from processors.fetch import Fetcher
 from processors.media.probe import probe
 from processors.media.sandbox import Sandbox
-from processors.split import clip_rows, split_video
+from processors.split import MODULES, clip_rows, split_video
 from schemas.ids import default_video_id, video_key
 from schemas.reasons import MediaReason
 from schemas.recipe import Recipe
@@ -96,7 +96,7 @@ def try_files(
     tried = []
     try:
         chain.setup()
-        with Sandbox(settings.decode) as sandbox:
+        with Sandbox(settings.decode, modules=MODULES) as sandbox:
             for path, file in zip(paths, files, strict=True):
                 tried.append(_try_file(path, file, recipe, settings, chain, sandbox))
                 on_done(len(tried))

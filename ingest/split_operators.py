@@ -54,6 +54,7 @@ from processors.fetch_problem import redact
 from processors.media.sandbox import Sandbox
 from processors.scenes import detect_scenes
 from processors.split import (
+    MODULES,
     SegmentScores,
     clip_rows,
     join_scores,
@@ -78,7 +79,7 @@ class ScoreSegment(FlatMapFunction):  # type: ignore[misc]
         self._scratch_dir = scratch_dir
 
     def open(self, runtime_context: RuntimeContext) -> None:
-        self._sandbox = Sandbox(self._decode)
+        self._sandbox = Sandbox(self._decode, modules=MODULES)
         # Where it was probed on this machine the video is still there.
         fetcher = Fetcher(self._fetch, Path(self._scratch_dir), keep_for=KEPT_FOR)
         self._held = _HeldMedia(fetcher)

@@ -4,22 +4,19 @@ They stay within rounding of OpenCV because they round where it does: single pre
 in which it adds, double where it has double, and no fused multiply-add. So none of them is compiled
 with ``fastmath``. Loops write to one or few arrays each, or LLVM would not vectorise them.
 
-Importing takes seconds of compiling unless numba's cache has the result: in ``NUMBA_CACHE_DIR``,
-else in ``__pycache__`` here or the user's cache folder; ``make setup`` fills it. Import it only
-where flow is measured: numba adds half a second and 65 MB.
+Import it only where flow is measured (`processors.compiled` says why).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+from processors.compiled import compiled, part_of_compiled
 
 CHANNELS = 5
 """Numbers that the expansion keeps of a pixel: slopes in y and x, curvatures yy, xx and xy."""
@@ -63,19 +60,6 @@ def _weights() -> tuple[tuple[np.ndarray[Any, Any], ...], tuple[float, ...]]:
 (_G, _XG, _XXG), (_SLOPE, _LEVEL, _CURVE, _TWIST) = _weights()
 
 
-def _compiled(signature: str) -> Callable[[_F], _F]:
-    def compile_now(function: _F) -> _F:
-        options = {"nogil": True, "error_model": "numpy"}
-        try:
-            return cast(_F, njit(signature, cache=True, **options)(function))
-        except Exception:
-            # No folder that can be written to, a full disk, a broken file: what is wrong with the
-            # cache only costs time. What is wrong with the function is raised below.
-            return cast(_F, njit(signature, **options)(function))
-
-    return compile_now
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def _blend(
     context: Any, out: Any, at: Any, source: Any, upper: Any, lower: Any,
@@ -115,7 +99,7 @@ def _blend(
     return types.void(out, at, source, upper, lower, a, b, c, d), generate
 
 
-@njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@part_of_compiled
 def _expand_row(plain: Any, slope: Any, curve: Any, planes: Any) -> None:
     """The filters' horizontal half, of one row that their vertical half made three sums of."""
     width = planes.shape[1]
@@ -151,7 +135,7 @@ def _expand_row(plain: Any, slope: Any, curve: Any, planes: Any) -> None:
         planes[4, x] = np.float32(total * _TWIST)
 
 
-@_compiled("void(f4[:,::1], f4[:,::1], f4[:,::1], f4[::1])")
+@compiled("void(f4[:,::1], f4[:,::1], f4[:,::1], f4[::1])")
 def expand(image: Any, sums: Any, planes: Any, packed: Any) -> None:
     """Fit a quadratic around every pixel.
 
@@ -189,7 +173,7 @@ def expand(image: Any, sums: Any, planes: Any, packed: Any) -> None:
                 packed[start + x * CHANNELS + c] = planes[c, x]
 
 
-@_compiled("void(f4[::1], f4[:,:,::1])")
+@compiled("void(f4[::1], f4[:,:,::1])")
 def unpack(packed: Any, planar: Any) -> None:
     """An expansion as `expand` packs it, to ``[height, CHANNELS, width]``."""
     height, _, width = planar.shape
@@ -200,7 +184,7 @@ def unpack(packed: Any, planar: Any) -> None:
                 planar[y, c, x] = packed[start + x * CHANNELS + c]
 
 
-@njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@part_of_compiled
 def _equations_of_row(
     y: Any, first: Any, second: Any, flow: Any, row: Any, fade: Any,
     sampled: Any, corners: Any, starts: Any,
@@ -252,7 +236,7 @@ def _equations_of_row(
         m4[x] = xy * by + xx * bx
 
 
-@njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@part_of_compiled
 def _start_window(rows: Any, height: Any, columns: Any) -> None:
     """The window's columns as they are above the first row, edge rows repeated."""
     for c in range(CHANNELS):
@@ -263,7 +247,7 @@ def _start_window(rows: Any, height: Any, columns: Any) -> None:
             columns[c, x + _HALF_WINDOW + 1] = total
 
 
-@njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@part_of_compiled
 def _slide(rows: Any, y: Any, height: Any, columns: Any, windows: Any) -> None:
     """Move the window down to row ``y`` and sum it around every pixel of the row."""
     width = rows.shape[2]
@@ -301,7 +285,7 @@ def _slide(rows: Any, y: Any, height: Any, columns: Any, windows: Any) -> None:
         windows[4, x] = s4
 
 
-@njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@part_of_compiled
 def _solve_row(windows: Any, flow: Any, y: Any) -> None:
     """The flow that fits each window best; 1e-3 keeps pictures without structure in bounds."""
     scale = 1.0 / (WINDOW * WINDOW)
@@ -314,7 +298,7 @@ def _solve_row(windows: Any, flow: Any, y: Any) -> None:
         down[x] = np.float32((xx * by - xy * bx) * inverse)
 
 
-@_compiled(
+@compiled(
     "void(f4[:,:,::1], f4[::1], f4[:,:,::1], f4[:,:,:,::1], f4[:,::1], i8[::1], f4[::1],"
     " f4[:,::1], i4[::1], f8[:,:,::1], f8[:,::1])"
 )

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from processors.duration import duration_verdict
 from processors.errors import MediaError
 from processors.media.container import frame_step
-from processors.media.pixels import BgrConverter
 from processors.media.probe import VideoInfo
 from processors.media.reader import FrameReader
 from processors.media.scoring import FrameScorer
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from schemas.operators import SplitByScene
     from schemas.recipe import Recipe
     from schemas.settings import DecodeSettings
+
+MODULES = ("processors.media.planes",)
+"""What a sandbox has to import, before its limits are set, for `score_segment`."""
 
 _MAX_FRAME_S = 1.0
 """A frame counts for no more of a segment's length: times in a file may be anything."""
@@ -102,8 +104,7 @@ def score_segment(path: str | Path, info: VideoInfo, segment: Segment) -> Segmen
     Raises `MediaError` (stage ``split``): ``out_of_memory``.
     """
     is_first, is_last = segment.index == 0, segment.index == segment.count - 1
-    convert = BgrConverter(info.rotation)
-    scorer = FrameScorer()
+    scorer = FrameScorer(info.rotation)
     step = frame_step(info.fps, info.time_base)
     pts_found: list[int] = []
     scores: list[float] = []
@@ -112,7 +113,7 @@ def score_segment(path: str | Path, info: VideoInfo, segment: Segment) -> Segmen
         try:
             frames = reader.frames(None if is_first else segment.start_pts)
             for number, (pts, frame) in enumerate(frames):
-                score = scorer.score(convert(frame))
+                score = scorer.score(frame)
                 if number > 0 or is_first:
                     pts_found.append(pts)
                     scores.append(score)

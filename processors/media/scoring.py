@@ -1,15 +1,21 @@
 """How much each frame of a stretch of video differs from the one before: ContentDetector's score.
 
-It knows nothing of cuts; those are `processors.scenes`. Pixels come from
-`processors.media.pixels`.
+It knows nothing of cuts; those are `processors.scenes`.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+from av.video.frame import VideoFrame
 
-from processors.media.pixels import Image
+from processors.media.pixels import BgrConverter
+
+if TYPE_CHECKING:
+    # Imported where frames are scored: it brings numba along.
+    from processors.media.planes import Hsv, Kind, PlaneReader
 
 _EFFECTIVE_SIZE = 256
 """PySceneDetect shrinks frames until their longer side has this many pixels."""
@@ -27,36 +33,69 @@ def analysis_size(width: int, height: int) -> tuple[int, int]:
 class FrameScorer:
     """Scores frame after frame; the first has none to be compared with and gets 0."""
 
-    def __init__(self) -> None:
-        self._size: tuple[int, int] | None = None
-        self._small: Image | None = None
-        self._hsv: list[Image] = []
-        self._difference: Image | None = None
-        self._current = 0
-        self._first = True
+    def __init__(self, rotation: int) -> None:
+        """``rotation``: how far a player turns the video, degrees clockwise."""
+        from processors.media import planes
 
-    def score(self, bgr: Image) -> float:
+        self._planes = planes
+        self._upright = rotation == 0
+        self._to_bgr = BgrConverter(rotation)
+        self._hsv: tuple[Hsv, Hsv] | None = None
+        self._first_size: tuple[int, int] | None = None
+        self._current = 0
+        self._readers: dict[Kind, PlaneReader | None] = {}
+
+    def score(self, frame: VideoFrame) -> float:
         """Mean absolute difference to the frame before, over hue, saturation and value.
 
         The same arithmetic as ContentDetector's, in the same order, so that scores are equal
         to the last bit: sums of 8-bit differences are exact in doubles.
         """
-        if self._size is None:
-            self._size = analysis_size(bgr.shape[1], bgr.shape[0])
-            shape = (self._size[1], self._size[0], 3)
-            self._small = np.empty(shape, np.uint8)
-            self._hsv = [np.empty(shape, np.uint8), np.empty(shape, np.uint8)]
-            self._difference = np.empty(shape, np.uint8)
-        small = bgr
-        if max(bgr.shape[:2]) > _EFFECTIVE_SIZE:
-            small = cv2.resize(bgr, self._size, dst=self._small, interpolation=cv2.INTER_LINEAR)
+        if self._hsv is None:
+            return self._start(frame)
         self._current ^= 1
         current, previous = self._hsv[self._current], self._hsv[self._current ^ 1]
-        cv2.cvtColor(small, cv2.COLOR_BGR2HSV, dst=current)
-        if self._first:
-            self._first = False
-            return 0.0
-        cv2.absdiff(current, previous, dst=self._difference)
-        hue, saturation, value, _ = cv2.sumElems(self._difference)
-        pixels = float(current.shape[0] * current.shape[1])
+        self._read(frame, current)
+        hue, saturation, value = (
+            cv2.norm(new, old, cv2.NORM_L1) for new, old in zip(current, previous, strict=True)
+        )
+        pixels = float(current.shape[1] * current.shape[2])
         return float((hue / pixels + saturation / pixels + value / pixels) / 3.0)
+
+    def _start(self, frame: VideoFrame) -> float:
+        bgr = self._to_bgr(frame)
+        width, height = analysis_size(bgr.shape[1], bgr.shape[0])
+        self._first_size = (frame.width, frame.height)
+        self._hsv = (
+            np.empty((3, height, width), np.uint8),
+            np.empty((3, height, width), np.uint8),
+        )
+        self._read_bgr(frame, self._hsv[self._current])
+        return 0.0
+
+    def _read(self, frame: VideoFrame, hsv: Hsv) -> None:
+        reader = self._reader_for(frame)
+        if reader is None:
+            self._read_bgr(frame, hsv)
+        else:
+            reader.read(frame, hsv)
+
+    def _read_bgr(self, frame: VideoFrame, hsv: Hsv) -> None:
+        bgr = self._to_bgr(frame)
+        if max(bgr.shape[:2]) > _EFFECTIVE_SIZE:
+            size = (hsv.shape[2], hsv.shape[1])
+            bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR)
+        cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), tuple(hsv))
+
+    def _reader_for(self, frame: VideoFrame) -> PlaneReader | None:
+        # Frames of another size than the first one's are scaled to that, which only libswscale can.
+        if not self._upright or (frame.width, frame.height) != self._first_size:
+            return None
+        kind = self._planes.Kind.of(frame)
+        if kind is None or self._hsv is None:
+            return None
+        if kind not in self._readers:
+            size = (self._hsv[0].shape[2], self._hsv[0].shape[1])
+            reader = self._planes.PlaneReader(kind, size)
+            self._readers[kind] = reader if reader.agrees(self._read_bgr) else None
+        return self._readers[kind]
