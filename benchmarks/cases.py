@@ -38,6 +38,9 @@ _UNIFORM: dict[str, Any] = {"frame_sampling_method": "uniform", "frame_num": 3}
 _SPLIT = {"detector": "ContentDetector", "threshold": 27.0, "min_scene_len": 15}
 _SHORTEST_FRAMES = 10
 """Shorter scenes are no clips of a benchmark: one pair of frames says nothing."""
+_PIXELS_OF_A_RUN = 600e6
+"""Of decoded frames: about a second of decoding."""
+_MOST_PASSES = 30
 _DEADLINE_S = 600.0
 """A busy machine is no failure."""
 
@@ -84,12 +87,19 @@ def split_inputs(videos: Sequence[Video]) -> list[Input]:
             video.size,
             video.info.frame_count,
             {
-                task: Job(task, {"videos": [str(video.path)]})
+                task: Job(task, {"videos": [str(video.path)], "passes": _passes(video)})
                 for task in ("decode", "scenedetect", "split")
             },
         )
         for video in videos
     ]
+
+
+def _passes(video: Video) -> int:
+    """How often a video is worked on in one run: a child's CPU time is counted in hundredths of a
+    second, and a machine's speed changes within seconds."""
+    pixels = video.info.frame_count * video.info.width * video.info.height
+    return min(_MOST_PASSES, max(1, round(_PIXELS_OF_A_RUN / max(1, pixels))))
 
 
 def make_clips(videos: Sequence[Video], folder: Path) -> list[Path]:

@@ -47,14 +47,18 @@ class Meter:
         """CPU seconds by part."""
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """The work itself; whatever it starts is to have ended, or to be alive, at its end."""
+    def working(self, passes: int = 1) -> Iterator[None]:
+        """The work itself; whatever it starts is to have ended, or to be alive, at its end.
+
+        Where it is done ``passes`` times, so that it takes long enough to be measured, the figures
+        are those of one.
+        """
         # What looking takes falls outside, on both ends.
         self.start_cpu_s = _living_cpu_s() + _own_cpu_s()
         wall = time.perf_counter()
         yield
-        self.wall_s = time.perf_counter() - wall
-        self.cpu_s = _own_cpu_s() + _living_cpu_s() - self.start_cpu_s
+        self.wall_s = (time.perf_counter() - wall) / passes
+        self.cpu_s = (_own_cpu_s() + _living_cpu_s() - self.start_cpu_s) / passes
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:

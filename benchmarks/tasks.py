@@ -112,9 +112,12 @@ def split_stream(job: dict[str, Any], meter: Meter) -> Any:
 
 def _warm(job: dict[str, Any], meter: Meter, work: Callable[[str], Any]) -> list[Any]:
     """What ``work`` finds in each video; it has run once before the clock runs."""
+    passes = job.get("passes", 1)
     work(job["videos"][0])
-    with meter.working():
-        return [work(path) for path in job["videos"]]
+    with meter.working(passes):
+        for _ in range(passes):
+            found = [work(path) for path in job["videos"]]
+    return found
 
 
 def enrich(job: dict[str, Any], meter: Meter) -> Any:
