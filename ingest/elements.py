@@ -29,12 +29,13 @@ VIDEO_COLUMNS = (
 )
 """What the operators are given of a row of `videos`."""
 
-PADDING_BYTES = 160 * 1024
+PADDING_BYTES = 640 * 1024
 """Room that an element takes up on its way to the task that fetches, and to those that decode.
 
 A checkpoint's barrier waits behind the elements in the network buffers (10 of 32 KiB a channel
 by default), and Paimon's sink allows no barrier to overtake them. Unpadded, hundreds would lie
-there, and a checkpoint take as long as decoding them; so it is two or three a worker.
+there, and a checkpoint take as long as decoding them. Twice as large as those buffers, an element
+is on its way while another one is decoded, and no third is.
 """
 
 

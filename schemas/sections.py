@@ -161,8 +161,8 @@ class FetchSettings(_Section):
 class DecodeSettings(_Section):
     """Limits of the child processes in which libav runs."""
 
-    segment_s: Seconds = 60.0
-    """Length of video that one element of the split decodes."""
+    segment_s: Seconds = 20.0
+    """Length of video that one element of the split decodes. A checkpoint waits for two of them."""
     memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = 2 * 2**30
     """Address space of a child beyond what its libraries take."""
     max_pixels: Annotated[int, Field(gt=0)] = 8192 * 8192
