@@ -55,7 +55,7 @@ SPLIT = Graph(
     ("score_segment (", "probe (", "detect_scenes ("),
     (
         ("decode", "FrameReader"),
-        ("convert", "processors/media/pixels.py"),
+        ("convert", "processors/media/planes.py"),
         ("score", "processors/media/scoring.py"),
         ("probe", "processors/media/probe.py"),
         ("other", ""),
