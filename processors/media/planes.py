@@ -117,9 +117,9 @@ def random_frame(kind: Kind) -> VideoFrame:
     frame.colorspace = kind.matrix
     if kind.full_range:
         frame.color_range = ColorRange.JPEG
-    noise = np.random.default_rng(0).integers(0, 256, 1 << 16, np.uint8)
+    random = np.random.default_rng(0)
     for plane in _planes(frame):
-        plane[:] = np.resize(noise, plane.shape)
+        plane[:] = np.resize(random.integers(0, 256, 1 << 16, np.uint8), plane.shape)
     return frame
 
 

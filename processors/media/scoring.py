@@ -38,10 +38,11 @@ class FrameScorer:
         from processors.media import planes
 
         self._planes = planes
-        self._upright = rotation == 0
+        self._rotation = rotation
         self._to_bgr = BgrConverter(rotation)
-        self._hsv: tuple[Hsv, Hsv] | None = None
         self._first_size: tuple[int, int] | None = None
+        self._hsv: list[Hsv] = []
+        """Of this frame and the one before, in turns."""
         self._current = 0
         self._readers: dict[Kind, PlaneReader | None] = {}
 
@@ -51,27 +52,22 @@ class FrameScorer:
         The same arithmetic as ContentDetector's, in the same order, so that scores are equal
         to the last bit: sums of 8-bit differences are exact in doubles.
         """
-        if self._hsv is None:
-            return self._start(frame)
+        is_first = self._first_size is None
+        if is_first:
+            self._first_size = frame.width, frame.height
+            width, height = analysis_size(*self._first_size)
+            shape = (3, width, height) if self._rotation % 180 else (3, height, width)
+            self._hsv = [np.empty(shape, np.uint8), np.empty(shape, np.uint8)]
         self._current ^= 1
         current, previous = self._hsv[self._current], self._hsv[self._current ^ 1]
         self._read(frame, current)
+        if is_first:
+            return 0.0
         hue, saturation, value = (
             cv2.norm(new, old, cv2.NORM_L1) for new, old in zip(current, previous, strict=True)
         )
         pixels = float(current.shape[1] * current.shape[2])
         return float((hue / pixels + saturation / pixels + value / pixels) / 3.0)
-
-    def _start(self, frame: VideoFrame) -> float:
-        bgr = self._to_bgr(frame)
-        width, height = analysis_size(bgr.shape[1], bgr.shape[0])
-        self._first_size = (frame.width, frame.height)
-        self._hsv = (
-            np.empty((3, height, width), np.uint8),
-            np.empty((3, height, width), np.uint8),
-        )
-        self._read_bgr(frame, self._hsv[self._current])
-        return 0.0
 
     def _read(self, frame: VideoFrame, hsv: Hsv) -> None:
         reader = self._reader_for(frame)
@@ -89,10 +85,10 @@ class FrameScorer:
 
     def _reader_for(self, frame: VideoFrame) -> PlaneReader | None:
         # Frames of another size than the first one's are scaled to that, which only libswscale can.
-        if not self._upright or (frame.width, frame.height) != self._first_size:
+        if self._rotation or (frame.width, frame.height) != self._first_size:
             return None
         kind = self._planes.Kind.of(frame)
-        if kind is None or self._hsv is None:
+        if kind is None:
             return None
         if kind not in self._readers:
             size = (self._hsv[0].shape[2], self._hsv[0].shape[1])
