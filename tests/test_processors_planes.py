@@ -36,7 +36,8 @@ class ByPlanes(FrameScorer):
     """Scores from planes, and nothing else."""
 
     def _read_bgr(self, frame: VideoFrame, hsv: planes.Hsv) -> None:
-        reader = planes.PlaneReader(kind_of(frame), (hsv.shape[2], hsv.shape[1]))
+        size = (hsv.shape[2], hsv.shape[1])
+        reader = planes.PlaneReader(kind_of(frame), size, self._rotation)
         reader.read(frame, hsv)
 
 
@@ -55,12 +56,12 @@ def decoded(name: str) -> list[VideoFrame]:
         return list(itertools.islice(container.decode(video=0), 60))
 
 
-def pictures_of(kind: Kind) -> Iterator[planes.Hsv]:
+def pictures_of(kind: Kind, rotation: int = 0) -> Iterator[planes.Hsv]:
     """One random frame in HSV: from its planes, and by way of BGR."""
     width, height = analysis_size(kind.width, kind.height)
     frame = random_frame(kind)
     assert Kind.of(frame) == kind
-    for scorer in (ByPlanes(0), ByBgr(0)):
+    for scorer in (ByPlanes(rotation), ByBgr(rotation)):
         scorer.score(frame)
         hsv = np.empty((3, height, width), np.uint8)
         scorer._read_bgr(frame, hsv)
@@ -71,6 +72,13 @@ def pictures_of(kind: Kind) -> Iterator[planes.Hsv]:
 @pytest.mark.parametrize("full_range", [False, True], ids=["limited", "full"])
 def test_pixels_of_any_size_are_the_same(size: tuple[int, int], full_range: bool) -> None:
     ours, theirs = pictures_of(Kind("yuv420p", *size, 1, full_range))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_turned_pixels_are_the_same(size: tuple[int, int], rotation: int) -> None:
+    ours, theirs = pictures_of(Kind("yuv420p", *size, 1, False), rotation)
     np.testing.assert_array_equal(ours, theirs)
 
 

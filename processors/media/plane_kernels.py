@@ -199,6 +199,45 @@ def _shrink_green(y: Any, u: Any, v: Any, of_u: Any, of_v: Any, shares: Any, out
 
 
 @part_of_compiled
+def _between(upper: Any, lower: Any, above: Any, below: Any, out: Any) -> None:
+    """The bytes between two rows of one colour."""
+    for x in range(out.shape[0]):
+        out[x] = _byte_between(upper[x], above, lower[x], below)
+
+
+@part_of_compiled
+def _colour(y: Any, chroma: Any, factor: Any, out: Any) -> None:
+    """A row of blue or red in both columns of its pixels; not cut off to bytes yet.
+
+    For pictures that are shown turned: their columns are rows here, and come first.
+    """
+    for column in range(2):
+        luma, tint, target = y[column], chroma[column], out[column]
+        for x in range(target.shape[0]):
+            target[x] = _total(luma[x], _times(tint[x], factor))
+
+
+@part_of_compiled
+def _colour_green(y: Any, u: Any, v: Any, of_u: Any, of_v: Any, out: Any) -> None:
+    """The same of green."""
+    for column in range(2):
+        luma, tint_u, tint_v, target = y[column], u[column], v[column], out[column]
+        for x in range(target.shape[0]):
+            tint = _total(_times(tint_u[x], of_u), _times(tint_v[x], of_v))
+            target[x] = _total(luma[x], tint)
+
+
+@part_of_compiled
+def _between_turned(upper: Any, lower: Any, above: Any, below: Any, shares: Any, out: Any) -> None:
+    """The bytes between two rows and two columns of one colour, from rows first."""
+    a, b, c, d, left, right = upper[0], upper[1], lower[0], lower[1], shares[0], shares[1]
+    for x in range(out.shape[0]):
+        first = _blended(a[x], above, c[x], below)
+        second = _blended(b[x], above, d[x], below)
+        out[x] = _byte_between(first, left[x], second, right[x])
+
+
+@part_of_compiled
 def _to_hsv(bgr: Any, hue: Any, saturation: Any, value: Any) -> None:
     """A row of OpenCV's 8-bit HSV: hue in 180 steps of two degrees.
 
@@ -226,23 +265,25 @@ def _to_hsv(bgr: Any, hue: Any, saturation: Any, value: Any) -> None:
 
 @compiled(
     "void(u1[:,::1], u1[:,::1], u1[:,::1], i2[::1], u8[:,::1], i2[:,::1], i2[:,::1], i8[:,::1],"
-    " i2[:,::1], i2[::1], i2[:,:,::1], i2[:,:,::1], u1[:,::1], u1[:,:,::1])"
+    " i2[:,::1], b1, i2[::1], i2[:,:,::1], i2[:,:,:,::1], u1[:,::1], u1[:,:,::1])"
 )
 def shrink_to_hsv(
     luma: Any, u: Any, v: Any, matrix: Any, starts: Any, picks: Any, column_shares: Any,
-    rows: Any, row_shares: Any, pairs: Any, columns: Any, shrunk: Any, bgr: Any, hsv: Any,
+    rows: Any, row_shares: Any, turned: Any, pairs: Any, columns: Any, colours: Any, bgr: Any,
+    hsv: Any,
 ) -> None:  # fmt: skip
     """Fill ``hsv``, uint8 ``[3, height, width]``, from the planes of a larger or equal frame.
 
     ``luma``, ``u`` and ``v`` are the frame's planes with their padding, chroma of half the size.
     ``matrix``: luma's factor and black, then the factors of V for red, U for blue, U and V for
     green, as `processors.media.planes` makes them. A pixel is blended from two columns and
-    two rows: the pair of luma bytes starts at ``starts[0]``, that of chroma at ``starts[1]``, of
-    which ``picks`` ``[2, width]`` takes one byte for each column; ``rows`` ``[2, height]`` are
-    luma's. Shares are in 2048ths, ``[2, width]`` and ``[2, height]``. The rest is room to work in:
-    ``pairs``, as long as ``starts``, so ``width`` and what is missing to a multiple of `LANES`;
-    ``columns`` ``[3, 2, width]``; ``shrunk`` ``[2, 3, width]``, in which something has to be; and
-    ``bgr`` ``[3, width]``.
+    two rows, rows first if ``turned``. The pair of luma bytes starts at ``starts[0]``, that of
+    chroma at ``starts[1]``, of which ``picks`` ``[2, width]`` takes one byte for each column;
+    ``rows`` ``[2, height]`` are luma's. Shares are in 2048ths, ``[2, width]`` and ``[2, height]``.
+
+    The rest is room to work in: ``pairs``, as long as ``starts``, so ``width`` and what is missing
+    to a multiple of `LANES`; ``columns`` ``[3, 2, width]``; ``colours`` ``[2, 3, 2, width]``, in
+    which something has to be; and ``bgr`` ``[3, width]``.
     """
     scale, black = matrix[0], matrix[1]
     red_v, blue_u, green_u, green_v = matrix[2], matrix[3], matrix[4], matrix[5]
@@ -263,11 +304,11 @@ def shrink_to_hsv(
             if step == 0:
                 if row == held_upper:
                     continue
-                held_upper, into = row, shrunk[upper]
+                held_upper, into = row, colours[upper]
             else:
                 if row == held_lower or row_shares[1, y] == 0:
                     continue
-                held_lower, into = row, shrunk[lower]
+                held_lower, into = row, colours[lower]
             _gather(luma[row], starts[0], pairs)
             _brightness(pairs, scale, black, ys)
             if row >> 1 != held_chroma:
@@ -276,12 +317,19 @@ def shrink_to_hsv(
                 _tint(pairs, picks, us)
                 _gather(v[held_chroma], starts[1], pairs)
                 _tint(pairs, picks, vs)
-            _shrink(ys, us, blue_u, column_shares, into[0])
-            _shrink_green(ys, us, vs, green_u, green_v, column_shares, into[1])
-            _shrink(ys, vs, red_v, column_shares, into[2])
+            if turned:
+                _colour(ys, us, blue_u, into[0])
+                _colour_green(ys, us, vs, green_u, green_v, into[1])
+                _colour(ys, vs, red_v, into[2])
+            else:
+                _shrink(ys, us, blue_u, column_shares, into[0, 0])
+                _shrink_green(ys, us, vs, green_u, green_v, column_shares, into[1, 0])
+                _shrink(ys, vs, red_v, column_shares, into[2, 0])
         above, below = row_shares[0, y], row_shares[1, y]
         for c in range(3):
-            target, top, bottom = bgr[c], shrunk[upper, c], shrunk[lower, c]
-            for x in range(hsv.shape[2]):
-                target[x] = _byte_between(top[x], above, bottom[x], below)
+            top, bottom = colours[upper, c], colours[lower, c]
+            if turned:
+                _between_turned(top, bottom, above, below, column_shares, bgr[c])
+            else:
+                _between(top[0], bottom[0], above, below, bgr[c])
         _to_hsv(bgr, hsv[0, y], hsv[1, y], hsv[2, y])

@@ -64,15 +64,22 @@ class Kind:
 class PlaneReader:
     """Reads frames of one `Kind` as small pictures in HSV."""
 
-    def __init__(self, kind: Kind, size: tuple[int, int]) -> None:
-        """``size``: width and height of the pictures, neither larger than the frames'."""
+    def __init__(self, kind: Kind, size: tuple[int, int], rotation: int = 0) -> None:
+        """``size``: what frames are shrunk to, width and height as they are stored.
+
+        ``rotation``: how far the frames are turned before they are shrunk, degrees clockwise:
+        interpolation rounds in the order that pixels have then. Pictures that are turned by a
+        quarter are read transposed.
+        """
         width, height = size
         self._kind = kind
         self._shape = (height, width)
         self._matrix = np.array(_coefficients(kind.matrix, kind.full_range), np.int16)
-        columns, self._column_shares = _axis(kind.width, width)
-        self._rows, self._row_shares = _axis(kind.height, height)
-        pairs, chroma = _pairs(columns, self._column_shares, kind.width)
+        columns, column_shares = _axis(kind.width, width, backwards=rotation in (180, 270))
+        self._rows, self._row_shares = _axis(kind.height, height, backwards=rotation in (90, 180))
+        self._turned = rotation in (90, 270)
+        pairs, self._column_shares = _pairs(columns, column_shares, kind.width)
+        chroma = np.minimum(pairs >> 1, (kind.width + 1) // 2 - 2)
         padded = -(-width // LANES) * LANES
         self._starts = np.zeros((2, padded), np.uint64)
         self._starts[:, :width] = pairs, chroma
@@ -82,7 +89,7 @@ class PlaneReader:
         self._room = (
             np.empty(padded, np.int16),
             np.empty((3, 2, width), np.int16),
-            np.zeros((2, 3, width), np.int16),
+            np.zeros((2, 3, 2, width), np.int16),
             np.empty((3, width), np.uint8),
         )
 
@@ -90,7 +97,7 @@ class PlaneReader:
         """Fill ``hsv``, uint8 ``[3, height, width]``; the frame has to be of this kind."""
         shrink_to_hsv(
             *_planes(frame), self._matrix, self._starts, self._picks, self._column_shares,
-            self._rows, self._row_shares, *self._room, hsv,
+            self._rows, self._row_shares, self._turned, *self._room, hsv,
         )  # fmt: skip
 
     def agrees(self, other: Callable[[VideoFrame, Hsv], None]) -> bool:
@@ -146,10 +153,13 @@ def _coefficients(matrix: int, full_range: bool) -> tuple[int, ...]:
     return scaled[0], black * 8, *scaled[1:]
 
 
-def _axis(length: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
+def _axis(
+    length: int, target: int, *, backwards: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
     """Which two pixels each of ``target`` is blended from, and their shares: both ``[2, target]``.
 
-    OpenCV's INTER_LINEAR: pixels have centres, and positions are single precision.
+    OpenCV's INTER_LINEAR: pixels have centres, and positions are single precision. ``backwards``:
+    they are counted from the other end.
     """
     step = 1 / (target / length)
     centres = ((np.arange(target) + 0.5) * step - 0.5).astype(np.float32)
@@ -157,19 +167,16 @@ def _axis(length: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     beyond = (centres - first.astype(np.float32)).astype(np.float32)
     beyond[(first < 0) | (first >= length - 1)] = 0
     first = first.clip(0, length - 1)
+    pixels = np.stack([first, np.minimum(first + 1, length - 1)])
     shares = np.stack([np.float32(1) - beyond, beyond]) * np.float32(_SHARES)
-    return np.stack([first, np.minimum(first + 1, length - 1)]), np.rint(shares).astype(np.int16)
+    return length - 1 - pixels if backwards else pixels, np.rint(shares).astype(np.int16)
 
 
 def _pairs(
     columns: npt.NDArray[np.int64], shares: npt.NDArray[np.int16], width: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the pairs of bytes begin in a row of luma and of chroma, so that both are within it.
-
-    Where the last column stands alone it becomes its pair's second; ``shares`` are changed for it.
-    """
-    first = columns[0].copy()
-    alone = first > width - 2
-    first[alone] -= 1
-    shares[:, alone] = shares[::-1, alone]
-    return first, np.minimum(first >> 1, (width + 1) // 2 - 2)
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
+    """Where a pair of bytes begins that holds both columns and is within the row, and the shares
+    of its two bytes."""
+    starts = columns.min(axis=0).clip(0, width - 2)
+    of_bytes = [np.where(columns == byte, shares, 0).sum(axis=0) for byte in (starts, starts + 1)]
+    return starts, np.stack(of_bytes).astype(np.int16)

@@ -42,7 +42,8 @@ class FrameScorer:
         self._to_bgr = BgrConverter(rotation)
         self._first_size: tuple[int, int] | None = None
         self._hsv: list[Hsv] = []
-        """Of this frame and the one before, in turns."""
+        """Of this frame and the one before, in turns; transposed where they are turned by a
+        quarter, which is all the same to a sum of differences."""
         self._current = 0
         self._readers: dict[Kind, PlaneReader | None] = {}
 
@@ -56,8 +57,7 @@ class FrameScorer:
         if is_first:
             self._first_size = frame.width, frame.height
             width, height = analysis_size(*self._first_size)
-            shape = (3, width, height) if self._rotation % 180 else (3, height, width)
-            self._hsv = [np.empty(shape, np.uint8), np.empty(shape, np.uint8)]
+            self._hsv = [np.empty((3, height, width), np.uint8) for _ in range(2)]
         self._current ^= 1
         current, previous = self._hsv[self._current], self._hsv[self._current ^ 1]
         self._read(frame, current)
@@ -79,19 +79,20 @@ class FrameScorer:
     def _read_bgr(self, frame: VideoFrame, hsv: Hsv) -> None:
         bgr = self._to_bgr(frame)
         if max(bgr.shape[:2]) > _EFFECTIVE_SIZE:
-            size = (hsv.shape[2], hsv.shape[1])
+            size = analysis_size(bgr.shape[1], bgr.shape[0])
             bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR)
-        cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), tuple(hsv))
+        upright = cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV)
+        cv2.split(cv2.transpose(upright) if self._rotation % 180 else upright, tuple(hsv))
 
     def _reader_for(self, frame: VideoFrame) -> PlaneReader | None:
         # Frames of another size than the first one's are scaled to that, which only libswscale can.
-        if self._rotation or (frame.width, frame.height) != self._first_size:
+        if (frame.width, frame.height) != self._first_size:
             return None
         kind = self._planes.Kind.of(frame)
         if kind is None:
             return None
         if kind not in self._readers:
             size = (self._hsv[0].shape[2], self._hsv[0].shape[1])
-            reader = self._planes.PlaneReader(kind, size)
+            reader = self._planes.PlaneReader(kind, size, self._rotation)
             self._readers[kind] = reader if reader.agrees(self._read_bgr) else None
         return self._readers[kind]
