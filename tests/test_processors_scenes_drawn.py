@@ -58,6 +58,10 @@ def drawn(number: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
         "threshold": float(rng.choice([27.0, rng.uniform(5, 60)])),
         "min_scene_len": int(rng.choice([15, rng.integers(0, 40)])),
     }
+    if suffix in (".mp4", ".mov"):
+        made |= {"rotation": int(rng.choice([0, 90, 180, 270], p=(0.4, 0.2, 0.2, 0.2)))}
+    if codec == "libx264":
+        made |= {"colorspace": int(rng.choice([1, 2, 4, 5, 7, 9]))}
     return f"{number}{suffix}", made, read
 
 
