@@ -62,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     found: list[Split] = []
+    sample = options.sample.resolve()
     with tempfile.TemporaryDirectory(prefix="cliplake-long-") as name:
         folder = Path(name)
-        video = lengthened(options.sample, options.seconds, folder / "media" / "long.mp4")
+        video = lengthened(sample, options.seconds, folder / "media" / "long.mp4")
         for slots in options.slots or (1, 2):
-            sample = options.sample.resolve()
             found.append(_split(video, sample, folder / str(slots), slots, options.segment_s))
             print(" ".join(f"{k}={v}" for k, v in asdict(found[-1]).items()), flush=True)
     if len(found) > 1:
